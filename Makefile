@@ -1,0 +1,39 @@
+# Every target makes its own virtual environment in .venv: uv when present, else venv and pip.
+PYTHON ?= python3
+BIN    := .venv/bin
+ARGS   ?=
+
+.PHONY: setup demo test check bench docs clean help
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make setup    everything for development into .venv
+setup: .venv/.dev
+
+## make demo     the whole loop, live; ARGS="--headless --json FILE" and more: see --help
+demo: .venv/.demo
+	@$(BIN)/edge-runtime demo $(ARGS)
+
+## make test     the tests; ARGS are pytest's
+test: .venv/.dev
+	@$(BIN)/python -m pytest -m "not slow and not hardware and not mosquitto" $(ARGS)
+
+## make check    lint, types, floors
+check: .venv/.dev
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/check.py
+
+## make bench    ratios on this machine; writes benchmarks/results.json
+bench: .venv/.dev
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+## make docs     run every example in the documentation
+docs: .venv/.dev
+	@$(BIN)/python -m pytest tests/docs $(ARGS)
+
+clean:
+	rm -rf .venv dist build demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# A stamp file per set of extras; made again when the dependencies change.
+.venv/.demo .venv/.dev: .venv/.%: pyproject.toml tools/setup.sh
+	@PYTHON="$(PYTHON)" sh tools/setup.sh $*

@@ -1,0 +1,1 @@
+"""Ingest, rescoring, refresh and publication."""

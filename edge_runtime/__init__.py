@@ -1,0 +1,1 @@
+"""Run quantised models next to a sensor, offline for as long as it must be."""

@@ -1,0 +1,86 @@
+"""The command ``edge-runtime``: one verb per command, found by entry point.
+
+Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 not trusted, 4 inconclusive.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+from edge_runtime import registry
+from edge_runtime.errors import EdgeError
+from edge_runtime.version import __version__
+
+__all__ = ["Command", "main"]
+
+
+class Command(Protocol):
+    """One verb of the command line.
+
+    Attributes:
+        name: The verb.
+        help: One line.
+        example: A line that can be typed.
+    """
+
+    name: str
+    help: str
+    example: str
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the verb's arguments."""
+        ...
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it and return the exit code."""
+        ...
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    # Output cut off by `head` and the like ends the program instead of raising.
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    args = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if args.verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    try:
+        command: Command = args.command
+        return command.run(args)
+    except EdgeError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge-runtime", description="Models next to sensors: nothing lost, nothing waits."
+    )
+    parser.add_argument("--version", action="version", version=f"edge-runtime {__version__}")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name in registry.names("commands"):
+        command: Command = registry.find("commands", name)()
+        _add(verbs, command)
+    return parser
+
+
+def _add(verbs: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
+    verb = verbs.add_parser(
+        command.name,
+        help=command.help,
+        description=command.help,
+        epilog=f"example:\n  {command.example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.add_argument("--verbose", action="store_true", help="log every step to stderr")
+    verb.set_defaults(command=command)
+    command.configure(verb)

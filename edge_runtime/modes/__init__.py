@@ -1,0 +1,1 @@
+"""Drivers around one `Pipeline`: they only move data and time."""

@@ -1,0 +1,217 @@
+"""The values that move through the runtime.
+
+``Frame → Windows → Scores → Estimates, Decision → Table → Sink``
+
+Blocks of samples move, never one Python object per sample. Structs that hold
+arrays compare by identity.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from edge_runtime.errors import ConfigError, ShapeError
+
+__all__ = [
+    "ClockQuality",
+    "Decision",
+    "Estimates",
+    "Frame",
+    "Output",
+    "Table",
+    "TensorSpec",
+    "Upload",
+    "Windows",
+    "check_name",
+]
+
+ClockQuality = Literal["unsynced", "ntp", "cloud"]
+Upload = Literal["none", "decisions", "features", "windows"]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+def check_name(name: str, what: str) -> str:
+    """Return ``name`` if it may stand in a topic and in a path.
+
+    Args:
+        name: A device, stream or model-line name.
+        what: What it names, for the message.
+
+    Raises:
+        ConfigError: It does not match ``[a-z0-9][a-z0-9_-]{0,62}``.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{what} is {name!r}",
+            expected="1 to 63 of a-z, 0-9, '_' and '-', starting with a letter or digit",
+            remedy=f"Rename the {what}; the name becomes part of a topic and of a path.",
+        )
+    return name
+
+
+class TensorSpec(msgspec.Struct, frozen=True):
+    """One input or output tensor, as the model file itself declares it.
+
+    Attributes:
+        name: Name inside the model.
+        shape: Shape with the batch axis first and set to 1.
+        dtype: NumPy dtype name, such as ``float32`` or ``int8``.
+        scale: Real value of one integer step; None for a float tensor.
+        zero_point: Integer that stands for 0.0; None for a float tensor.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether integers in this tensor stand for real values."""
+        return self.scale is not None
+
+
+class Frame(msgspec.Struct, frozen=True, eq=False):
+    """A block of consecutive samples as the sensor gave them.
+
+    Attributes:
+        stream: Name of the stream.
+        index: Position of the first sample in the stream; counts every sample
+            the source delivered since the stream began.
+        time_ns: Event time of each sample, shape (n,), int64, ns since the
+            Unix epoch, UTC.
+        samples: Shape (n, channels), any real dtype; NaN marks a missing value.
+        clock: How far ``time_ns`` may be trusted.
+    """
+
+    stream: str
+    index: int
+    time_ns: np.ndarray
+    samples: np.ndarray
+    clock: ClockQuality = "unsynced"
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 2 or self.time_ns.shape != (len(self.samples),):
+            raise ShapeError(
+                f"frame has samples {self.samples.shape} and times {self.time_ns.shape}",
+                where=self.stream,
+                expected="samples (n, channels) and times (n,)",
+            )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+class Windows(msgspec.Struct, frozen=True, eq=False):
+    """A block of fixed-length windows cut from one stream.
+
+    Attributes:
+        index: Stream index of each window's last sample, shape (n,), int64.
+        start_ns: Time of the first sample, shape (n,), int64.
+        end_ns: Time of the last sample, shape (n,), int64.
+        samples: Shape (n, length, channels), the source's dtype.
+    """
+
+    index: np.ndarray
+    start_ns: np.ndarray
+    end_ns: np.ndarray
+    samples: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+class Estimates(msgspec.Struct, frozen=True, eq=False):
+    """Values or scores for a block of windows, one row per window.
+
+    Attributes:
+        index: Stream index of each window's last sample, shape (n,), int64.
+        start_ns: Time of the first sample, shape (n,), int64.
+        end_ns: Time of the last sample, shape (n,), int64.
+        score: The model's own answer after the shipped calibration, shape
+            (n, k), float64: a probability per label, or a value in ``unit``.
+        value: ``score`` refined by the active layers, same shape; equal to it
+            without layers.
+        inputs: What the model saw, kept for upload: features or window
+            samples, shape (n, …); None unless asked for.
+        effective_id: Hash of the base and layers that were live.
+    """
+
+    index: np.ndarray
+    start_ns: np.ndarray
+    end_ns: np.ndarray
+    score: np.ndarray
+    value: np.ndarray
+    inputs: np.ndarray | None
+    effective_id: str
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """A label starts or ends.
+
+    Identity: device, epoch, stream, ``index``, ``model``, ``label``, ``edge``.
+    The revision is ``(tier, revision)``; the live answer is ``("edge", 0)``.
+
+    Attributes:
+        stream: Name of the stream.
+        index: Stream index of the last sample of the deciding window.
+        time_ns: Time of that sample.
+        model: Model line.
+        label: Which label.
+        edge: Whether it starts or ends here.
+        value: Smoothed probability or value that crossed the threshold.
+        effective_id: Hash of the base and layers that were live.
+        tier: Who decided.
+        revision: 0 for the first answer of that tier.
+    """
+
+    stream: str
+    index: int
+    time_ns: int
+    model: str
+    label: str
+    edge: Literal["start", "end"]
+    value: float
+    effective_id: str
+    tier: Literal["edge", "cloud"] = "edge"
+    revision: int = 0
+
+
+class Output(msgspec.Struct, frozen=True, eq=False):
+    """What one push into the pipeline produced; both parts may be empty."""
+
+    stream: str
+    estimates: Estimates
+    decisions: tuple[Decision, ...]
+
+
+class Table(msgspec.Struct, frozen=True, eq=False):
+    """Rows in columns: what an outbox keeps, a frame carries, a segment stores.
+
+    Attributes:
+        columns: Arrays that share their first axis. Dtypes are integers,
+            floats, bool or ``<U`` text; further axes are fixed per column.
+    """
+
+    columns: dict[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        if len({len(column) for column in self.columns.values()}) > 1:
+            lengths = {name: len(column) for name, column in self.columns.items()}
+            raise ShapeError(f"columns have lengths {lengths}", expected="one length")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def rows(self, first: int, last: int) -> Table:
+        """Return rows ``first`` to ``last`` (exclusive) without copying."""
+        return Table({name: column[first:last] for name, column in self.columns.items()})

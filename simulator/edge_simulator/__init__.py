@@ -1,0 +1,1 @@
+"""Virtual devices, faults and the demo."""
