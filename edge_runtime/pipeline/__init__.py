@@ -1,0 +1,18 @@
+"""The pure pipeline: frames in, estimates and decisions out."""
+
+from edge_runtime.pipeline.features import compute, shape_of
+from edge_runtime.pipeline.pipeline import Pipeline
+from edge_runtime.pipeline.quantise import dequantise, quantise
+from edge_runtime.pipeline.records import decisions_table, estimates_table
+from edge_runtime.pipeline.score import BATCH
+
+__all__ = [
+    "BATCH",
+    "Pipeline",
+    "compute",
+    "decisions_table",
+    "dequantise",
+    "estimates_table",
+    "quantise",
+    "shape_of",
+]

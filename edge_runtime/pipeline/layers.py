@@ -1,0 +1,285 @@
+"""Which layers count for a window, and what they make of its score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import numpy as np
+
+from edge_runtime.errors import BundleError, ShapeError
+from edge_runtime.pipeline.fuse import decay, from_link, to_link
+from edge_runtime.spec import (
+    CalibrationLayer,
+    FusionLayer,
+    Layer,
+    LayerBody,
+    Limit,
+    ModelSpec,
+    Normalise,
+    NormaliserLayer,
+    PriorLayer,
+    ResidualLayer,
+    ThresholdsLayer,
+)
+
+__all__ = ["Active", "LayerSet", "normalise", "scales_of"]
+
+_NS_PER_S = 1e9
+_FOREVER_NS = 2.0**61
+
+
+class Scales(msgspec.Struct, frozen=True, eq=False):
+    """Mean and std, each of one window's features' shape, float32."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
+def scales_of(numbers: Normalise | NormaliserLayer, shape: tuple[int, ...], where: str) -> Scales:
+    """Spread mean and std over one window's features.
+
+    Args:
+        numbers: One per feature element, or one per last axis.
+        shape: Shape of one window's features.
+        where: What they belong to, for the message.
+
+    Raises:
+        ShapeError: Their lengths fit neither.
+    """
+    size = int(np.prod(shape))
+    lengths = {len(numbers.mean), len(numbers.std)}
+    if lengths == {size}:
+        spread = shape
+    elif lengths == {shape[-1]}:
+        spread = (shape[-1],)
+    else:
+        raise ShapeError(
+            f"mean has {len(numbers.mean)} and std {len(numbers.std)} numbers",
+            where=where,
+            expected=f"{size} or {shape[-1]} each, for features of shape {shape}",
+            remedy="Fit it again on this model's features.",
+        )
+    mean, std = (
+        np.broadcast_to(np.array(side, np.float32).reshape(spread), shape).copy()
+        for side in (numbers.mean, numbers.std)
+    )
+    return Scales(mean, std)
+
+
+def normalise(features: np.ndarray, scales: Scales | None) -> np.ndarray:
+    """Return ``(x - mean) / std``, float32; the features themselves without scales."""
+    if scales is None:
+        return features
+    result = features - scales.mean
+    result /= scales.std
+    return result
+
+
+class Active(msgspec.Struct, frozen=True, eq=False):
+    """The layers that count for a run of windows, ready to use.
+
+    Attributes:
+        scales: The normaliser in force: layer, base, or none.
+        limits: The operating point in force.
+        refining: Layers that change the value, in the order they apply.
+    """
+
+    scales: Scales | None
+    limits: tuple[Limit, ...]
+    refining: tuple[Layer, ...]
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether a layer looks at the features."""
+        return any(isinstance(layer.body, ResidualLayer) for layer in self.refining)
+
+
+class LayerSet:
+    """Layers on top of one base, at most one of each kind.
+
+    A layer counts for a window whose end lies at or after ``made_ns``, before
+    ``expires_ns``, and no more than ``clamps.age_s`` after ``made_ns``. For any
+    other window it is as if it did not exist: nothing looks ahead, nothing
+    outlives its time.
+
+    Args:
+        spec: The base's spec.
+        layers: In any order.
+        base: Digest of the base.
+        shape: Shape of one window's features.
+
+    Raises:
+        BundleError: Two layers have one kind, one is for another base, or a
+            threshold names an unknown label.
+        ShapeError: A layer's lengths do not fit the base.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, layers: Sequence[Layer], *, base: str, shape: tuple[int, ...]
+    ) -> None:
+        self._spec = spec
+        self._shape = shape
+        self.layers = tuple(layers)
+        self.base_scales = (
+            None if spec.normalise is None else scales_of(spec.normalise, shape, "normalise")
+        )
+        self._check(base)
+        self._bounds = [self._bounds_of(layer) for layer in self.layers]
+        self._active: dict[int, Active] = {}
+
+    def _check(self, base: str) -> None:
+        kinds = [layer.kind for layer in self.layers]
+        if len(set(kinds)) != len(kinds):
+            raise BundleError(
+                f"layers have the kinds {kinds}",
+                expected="at most one of each kind",
+                remedy="Activate only the newest layer of a kind.",
+            )
+        for layer in self.layers:
+            if layer.requires != base:
+                raise BundleError(
+                    f"a {layer.kind} layer requires base {layer.requires[:16]}",
+                    expected=base[:16],
+                    remedy="Compute the layer for the base that is active.",
+                )
+            self._check_body(layer.body)
+
+    def _check_body(self, body: LayerBody) -> None:
+        labels = self._spec.labels
+        match body:
+            case NormaliserLayer():
+                scales_of(body, self._shape, "normaliser layer")
+            case ResidualLayer():
+                _check_length("residual weights", body.weights, int(np.prod(self._shape)))
+            case PriorLayer():
+                _check_length("prior value", body.value, len(labels))
+                _check_length("prior base", body.base, len(labels))
+            case ThresholdsLayer():
+                unknown = [limit.label for limit in body.limits if limit.label not in labels]
+                if unknown:
+                    raise BundleError(
+                        f"a thresholds layer names the labels {unknown}",
+                        expected=f"labels from {list(labels)}",
+                        remedy="Compute the layer for the base that is active.",
+                    )
+            case CalibrationLayer() | FusionLayer():
+                pass
+
+    def _bounds_of(self, layer: Layer) -> tuple[int, int]:
+        """Return the first window end that counts, and the first that no longer does."""
+        last_ns = layer.made_ns + int(min(self._spec.clamps.age_s * _NS_PER_S, _FOREVER_NS))
+        if layer.expires_ns is None:
+            return layer.made_ns, last_ns + 1
+        return layer.made_ns, min(last_ns + 1, layer.expires_ns)
+
+    # --- which count --------------------------------------------------------------
+
+    def runs(self, end_ns: np.ndarray) -> Iterator[tuple[slice, Active]]:
+        """Split windows into runs for which the same layers count.
+
+        Args:
+            end_ns: End of each window, shape (n,), int64, any order.
+        """
+        if not self._bounds:
+            yield slice(0, len(end_ns)), self._with(0)
+        elif len(end_ns) == 1:
+            end = int(end_ns[0])
+            bits = sum((a <= end < b) << i for i, (a, b) in enumerate(self._bounds))
+            yield slice(0, 1), self._with(bits)
+        else:
+            counted = np.zeros(len(end_ns), np.int64)
+            for i, (first, last) in enumerate(self._bounds):
+                counted |= ((end_ns >= first) & (end_ns < last)).astype(np.int64) << i
+            cuts = (np.flatnonzero(np.diff(counted)) + 1).tolist()
+            for first, last in zip([0, *cuts], [*cuts, len(end_ns)], strict=True):
+                yield slice(first, last), self._with(int(counted[first]))
+
+    def _with(self, bits: int) -> Active:
+        found = self._active.get(bits)
+        if found is None:
+            layers = [layer for i, layer in enumerate(self.layers) if bits >> i & 1]
+            found = self._active[bits] = self._made_active(layers)
+        return found
+
+    def _made_active(self, layers: Sequence[Layer]) -> Active:
+        scales, limits = self.base_scales, self._spec.limits
+        order: dict[type, Layer] = {type(layer.body): layer for layer in layers}
+        for layer in layers:
+            if isinstance(layer.body, NormaliserLayer):
+                scales = scales_of(layer.body, self._shape, "normaliser layer")
+            elif isinstance(layer.body, ThresholdsLayer):
+                limits = _replaced(limits, layer.body.limits)
+        refining = (CalibrationLayer, ResidualLayer, FusionLayer, PriorLayer)
+        return Active(scales, limits, tuple(order[kind] for kind in refining if kind in order))
+
+    # --- what they do ---------------------------------------------------------------
+
+    def refine(
+        self, score: np.ndarray, active: Active, features: np.ndarray | None, end_ns: np.ndarray
+    ) -> np.ndarray:
+        """Return the value: the score with the active layers applied in the link.
+
+        ``z`` is calibrated, gets the residual's term, then is fused:
+        ``w0 + w1 * z + w2 * 2^(-age / half_life) * (prior.value - prior.base)``.
+
+        Args:
+            score: Shape (n, k), float64.
+            active: What counts for all of these windows.
+            features: Shape (n, …), float32, not normalised; may be None unless
+                ``active.needs_features``.
+            end_ns: End of each window, shape (n,).
+        """
+        if not active.refining:
+            return score
+        z = to_link(score, self._spec.link)
+        w2 = 1.0
+        for layer in active.refining:
+            match layer.body:
+                case CalibrationLayer(scale=scale, offset=offset):
+                    z = z * scale + offset
+                case ResidualLayer() as body if features is not None:
+                    z += self._residual(body, features) * _fading(layer, end_ns)
+                case FusionLayer() as body:
+                    w2 = body.w2
+                    z = body.w0 + body.w1 * z
+                case PriorLayer() as body:
+                    z += self._prior(body, w2) * _fading(layer, end_ns)
+        return from_link(z, self._spec.link)
+
+    def _residual(self, body: ResidualLayer, features: np.ndarray) -> np.ndarray:
+        seen = normalise(features, self.base_scales).reshape(len(features), -1)
+        # Products, then a sum along each contiguous row: a matrix product would
+        # add in an order that depends on how many windows there are.
+        terms = seen.astype(np.float64)
+        terms *= np.array(body.weights)
+        total = np.add.reduce(terms, axis=1, keepdims=True) + body.intercept
+        return _cut(total, self._spec.clamps.residual)
+
+    def _prior(self, body: PriorLayer, w2: float) -> np.ndarray:
+        difference = np.array(body.value) - np.array(body.base)
+        return _cut(w2 * difference, self._spec.clamps.prior)
+
+
+def _fading(layer: Layer, end_ns: np.ndarray) -> np.ndarray:
+    return decay((end_ns - layer.made_ns) / _NS_PER_S, layer.half_life_s)
+
+
+def _cut(term: np.ndarray, largest: float) -> np.ndarray:
+    # fmax and fmin: a term that is not a number is cut like any other.
+    return np.fmin(np.fmax(term, -largest), largest)
+
+
+def _replaced(limits: Sequence[Limit], by: Sequence[Limit]) -> tuple[Limit, ...]:
+    merged = {limit.label: limit for limit in limits} | {limit.label: limit for limit in by}
+    return tuple(merged.values())
+
+
+def _check_length(what: str, numbers: Sequence[float], expected: int) -> None:
+    if len(numbers) != expected:
+        raise ShapeError(
+            f"{what} has {len(numbers)} numbers",
+            where="layer",
+            expected=str(expected),
+            remedy="Compute the layer for the base that is active.",
+        )

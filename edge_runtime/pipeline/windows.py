@@ -1,0 +1,413 @@
+"""Cuts frames into windows: a linear buffer that takes whole blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+
+from edge_runtime.errors import ModelError, ShapeError
+from edge_runtime.spec import StreamSpec, WindowSpec
+from edge_runtime.types import Frame, Windows
+
+__all__ = ["Cutter", "CutterState"]
+
+_BLOCK_SAMPLES = 8192
+_BLOCK_VALUES = 65536
+
+
+class CutterState(msgspec.Struct, frozen=True):
+    """What a `Cutter` must remember between two frames.
+
+    Attributes:
+        dtype: Of the samples; empty before the first frame.
+        samples: Rows from the start of the next window on, C order.
+        first_ns: Time of the first of these rows.
+        step_ns: Time between the first two of them.
+        jitter: Difference of every step from ``step_ns``, int64; empty when all are 0.
+        skip: Samples still to come before the next window begins (``hop > length``).
+        covered: How many of these rows an earlier window had too.
+        last_ns: Time of the last accepted row; None before the first.
+        discarded: Discards by reason.
+    """
+
+    dtype: str
+    samples: bytes
+    first_ns: int
+    step_ns: int
+    jitter: bytes
+    skip: int
+    covered: int
+    last_ns: int | None
+    discarded: dict[str, int]
+
+
+class Cutter:
+    """Cuts one stream into windows of fixed length; used by one thread.
+
+    Rows that are not later than the last accepted one are discarded and counted
+    as ``out_of_order``. A jump in time starts a new window; rows that no window
+    covered are counted as ``gap``. Windows with a value that is not finite are
+    not given out and are counted, in windows, as ``not_finite``.
+
+    Float samples are kept as float32, all others in their own dtype. How the
+    rows are spread over frames does not matter.
+
+    Args:
+        window: Length, hop and what counts as a gap.
+        stream: Channels and rate.
+    """
+
+    def __init__(self, window: WindowSpec, stream: StreamSpec) -> None:
+        self._length = window.length
+        self._hop = window.hop
+        self._channels = len(stream.channels)
+        self._names = stream.names
+        self._longest_step_ns = int(window.gap_periods * stream.period_ns)
+        self._block = max(1, min(_BLOCK_SAMPLES, _BLOCK_VALUES // self._channels))
+        self._capacity = 4 * self._length + self._block
+        self.discarded = {"out_of_order": 0, "gap": 0, "not_finite": 0}
+        self._last_ns: int | None = None
+        self._dtype: np.dtype | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        """Forget the buffered rows. All positions count from the buffer's start."""
+        self._used = 0
+        self._next = 0
+        self._covered = 0
+        self._bad = np.empty(0, np.int64)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of the windows; float32 before the first frame."""
+        return np.dtype(np.float32) if self._dtype is None else self._dtype
+
+    def cut(self, frame: Frame) -> Iterator[Windows]:
+        """Take a frame and give out the windows it completes.
+
+        The samples are views into the buffer: use them before asking for more.
+
+        Raises:
+            ShapeError: Channels or dtype are not those of the stream.
+        """
+        time_ns = self._checked(frame)
+        if len(time_ns) == 0:
+            return
+        if self._is_regular(time_ns):
+            yield from self._cut_run(frame.samples, time_ns, frame.index, None)
+        else:
+            yield from self._cut_irregular(frame.samples, time_ns, frame.index)
+
+    # --- time ---------------------------------------------------------------------
+
+    def _is_regular(self, time_ns: np.ndarray) -> bool:
+        """Whether every row follows the one before it, without a gap."""
+        if self._last_ns is not None:
+            step_ns = int(time_ns[0]) - self._last_ns
+            if not 0 < step_ns <= self._longest_step_ns:
+                return False
+        if len(time_ns) == 1:
+            return True
+        # As unsigned numbers, steps of 0 and less become larger than any limit.
+        steps = (time_ns[1:] - time_ns[:-1]).view(np.uint64)
+        steps -= np.uint64(1)
+        return np.count_nonzero(steps < self._longest_step_ns) == len(steps)
+
+    def _cut_irregular(
+        self, samples: np.ndarray, time_ns: np.ndarray, index: int
+    ) -> Iterator[Windows]:
+        before = np.empty_like(time_ns)
+        np.maximum.accumulate(time_ns[:-1], out=before[1:])
+        if self._last_ns is None:
+            is_accepted = np.concatenate(([True], time_ns[1:] > before[1:]))
+            before[0] = time_ns[0]
+        else:
+            np.maximum(before[1:], self._last_ns, out=before[1:])
+            before[0] = self._last_ns
+            is_accepted = time_ns > before
+        rows = np.flatnonzero(is_accepted)
+        self.discarded["out_of_order"] += len(time_ns) - len(rows)
+        steps = (time_ns[rows] - before[rows]).view(np.uint64)
+        gaps = np.flatnonzero(steps > self._longest_step_ns)
+        yield from self._cut_between_gaps(samples, time_ns, index, rows, gaps)
+
+    def _cut_between_gaps(
+        self,
+        samples: np.ndarray,
+        time_ns: np.ndarray,
+        index: int,
+        rows: np.ndarray,
+        gaps: np.ndarray,
+    ) -> Iterator[Windows]:
+        bounds = [0, *gaps.tolist(), len(rows)]
+        for number, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
+            if number > 0:
+                self._break()
+            run = rows[first:last]
+            if len(run):
+                yield from self._cut_run(samples[run], time_ns[run], index, run)
+
+    def _break(self) -> None:
+        """Start afresh after a gap; count the rows that no window covered."""
+        self.discarded["gap"] += self._uncovered
+        self._clear()
+
+    @property
+    def _uncovered(self) -> int:
+        return max(0, self._used - max(self._covered, self._next))
+
+    # --- samples --------------------------------------------------------------------
+
+    def _checked(self, frame: Frame) -> np.ndarray:
+        """Check the frame and return its times as int64."""
+        samples = frame.samples
+        if samples.shape[1] != self._channels:
+            raise ShapeError(
+                f"frame has {samples.shape[1]} channels, shape {samples.shape}",
+                where=frame.stream,
+                expected=f"{self._channels}: {', '.join(self._names[:16])}",
+                remedy="Map the source's columns to the model's channels.",
+            )
+        if samples.dtype is not self._dtype:
+            self._adopt(samples.dtype, frame.stream)
+        time_ns = frame.time_ns
+        if time_ns.dtype != np.int64:
+            raise ShapeError(
+                f"time_ns has dtype {time_ns.dtype}", where=frame.stream, expected="int64"
+            )
+        return time_ns
+
+    def _adopt(self, dtype: np.dtype, where: str) -> None:
+        kept = np.dtype(np.float32) if dtype.kind == "f" else dtype.newbyteorder("=")
+        if kept == self._dtype:
+            return
+        if self._dtype is not None or kept.kind not in "biuf":
+            raise ShapeError(
+                f"samples have dtype {dtype}",
+                where=where,
+                expected="a real number type" if self._dtype is None else str(self._dtype),
+                remedy="A source must keep one sample type for the whole stream.",
+            )
+        self._allocate(kept)
+
+    def _allocate(self, dtype: np.dtype) -> None:
+        self._dtype = dtype
+        self._samples = np.empty((self._capacity, self._channels), dtype)
+        self._times = np.empty(self._capacity, np.int64)
+
+    def _cut_run(
+        self, samples: np.ndarray, time_ns: np.ndarray, index: int, rows: np.ndarray | None
+    ) -> Iterator[Windows]:
+        """Cut rows that follow each other; ``rows`` are their places in the frame."""
+        self._last_ns = int(time_ns[-1])
+        for first in range(0, len(time_ns), self._block):
+            last = first + self._block
+            begin = self._append(samples[first:last], time_ns[first:last])
+            windows = self._due(begin, index + first if rows is None else index)
+            if windows is None:
+                continue
+            if rows is not None:
+                # ``index`` counted accepted rows; look up where they stood.
+                windows = self._renumbered(windows, index, rows[first:last])
+            if len(self._bad):
+                windows = self._finite(windows)
+            if len(windows):
+                yield windows
+
+    def _renumbered(self, windows: Windows, index: int, rows: np.ndarray) -> Windows:
+        return Windows(
+            index=rows[windows.index - index] + index,
+            start_ns=windows.start_ns,
+            end_ns=windows.end_ns,
+            samples=windows.samples,
+        )
+
+    def _append(self, samples: np.ndarray, time_ns: np.ndarray) -> int:
+        """Add rows and return the position of the first."""
+        if self._used + len(time_ns) > self._capacity:
+            self._compact()
+        first = self._used
+        last = self._used = first + len(time_ns)
+        rows = self._samples[first:last]
+        if samples.dtype.kind == "f" and samples.dtype.itemsize > 4:
+            with np.errstate(over="ignore"):  # what is too large is counted as not finite
+                rows[:] = samples
+        else:
+            rows[:] = samples
+        self._times[first:last] = time_ns
+        if rows.dtype.kind == "f":
+            self._note_bad(rows, first)
+        return first
+
+    def _note_bad(self, rows: np.ndarray, first: int) -> None:
+        is_finite = np.isfinite(rows)
+        if np.count_nonzero(is_finite) != rows.size:
+            found = np.flatnonzero(~is_finite.all(axis=1)) + first
+            self._bad = np.concatenate((self._bad, found))
+
+    def _compact(self) -> None:
+        """Move what the next windows need to the buffer's start."""
+        shift = min(self._next, self._used)
+        kept = self._used - shift
+        self._samples[:kept] = self._samples[shift : self._used]
+        self._times[:kept] = self._times[shift : self._used]
+        self._used = kept
+        self._next -= shift
+        self._covered = max(0, self._covered - shift)
+        self._bad = self._bad[self._bad >= shift] - shift
+
+    # --- windows --------------------------------------------------------------------
+
+    def _due(self, begin: int, index: int) -> Windows | None:
+        """Return the complete windows; the row at ``begin`` has ``index``."""
+        length, hop, start = self._length, self._hop, self._next
+        count = (self._used - start - length) // hop + 1
+        if count <= 0:
+            return None
+        self._next = start + count * hop
+        end = start + length - 1
+        self._covered = self._next - hop + length
+        last_index = index + end - begin
+        return Windows(
+            index=np.arange(last_index, last_index + count * hop, hop),
+            start_ns=self._times[start : self._next : hop].copy(),
+            end_ns=self._times[end : self._covered : hop].copy(),
+            samples=self._view(start, count),
+        )
+
+    def _view(self, start: int, count: int) -> np.ndarray:
+        if count == 1:
+            return self._samples[start : start + self._length][None]
+        row, item = self._samples.strides
+        return np.ndarray(
+            (count, self._length, self._channels),
+            self._samples.dtype,
+            self._samples,
+            start * row,
+            (self._hop * row, row, item),
+        )
+
+    def _finite(self, windows: Windows) -> Windows:
+        """Leave out windows with a bad row, and forget bad rows that are behind."""
+        starts = self._next - self._hop * np.arange(len(windows), 0, -1)
+        nearest = np.append(self._bad, self._used)[np.searchsorted(self._bad, starts)]
+        is_good = nearest >= starts + self._length
+        self._bad = self._bad[self._bad >= self._next]
+        kept = np.count_nonzero(is_good)
+        if kept == len(windows):
+            return windows
+        self.discarded["not_finite"] += len(windows) - int(kept)
+        return Windows(
+            index=windows.index[is_good],
+            start_ns=windows.start_ns[is_good],
+            end_ns=windows.end_ns[is_good],
+            samples=windows.samples[is_good],
+        )
+
+    # --- state ----------------------------------------------------------------------
+
+    def state(self) -> CutterState:
+        """Return what must be kept to go on later as if nothing had happened."""
+        first = min(self._next, self._used)
+        if self._dtype is None:
+            return CutterState("", b"", 0, 0, b"", self._next, 0, None, dict(self.discarded))
+        time_ns = self._times[first : self._used]
+        steps = np.diff(time_ns)
+        step_ns = int(steps[0]) if len(steps) else 0
+        jitter = steps - step_ns
+        return CutterState(
+            dtype=self._dtype.str,
+            samples=self._samples[first : self._used].tobytes(),
+            first_ns=int(time_ns[0]) if len(time_ns) else 0,
+            step_ns=step_ns,
+            jitter=jitter.tobytes() if jitter.any() else b"",
+            skip=self._next - first,
+            covered=max(0, self._covered - first),
+            last_ns=self._last_ns,
+            discarded=dict(self.discarded),
+        )
+
+    def restore(self, state: CutterState) -> None:
+        """Go on from ``state``.
+
+        Raises:
+            ModelError: It does not fit this window or these channels.
+        """
+        samples, time_ns = self._decoded(state)
+        self._clear()
+        self._dtype = None
+        self._last_ns = None
+        if state.dtype:
+            self._allocate(samples.dtype)
+            self._append(samples, time_ns)
+        self._next = state.skip
+        self._covered = state.covered
+        self._last_ns = state.last_ns
+        self.discarded.update(state.discarded)
+
+    def _decoded(self, state: CutterState) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            dtype = np.dtype(state.dtype or np.float32)
+            samples = np.frombuffer(state.samples, dtype).reshape(-1, self._channels)
+            jitter = np.frombuffer(state.jitter, np.int64) if state.jitter else 0
+            steps = np.full(max(0, len(samples) - 1), state.step_ns, np.int64) + jitter
+            time_ns = np.cumsum(np.concatenate(([state.first_ns], steps)), dtype=np.int64)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise self._misfit(str(error)) from error
+        is_sane = (
+            len(samples) < self._length
+            and samples.dtype.kind in "biuf"
+            and (samples.dtype.kind != "f" or samples.dtype == np.float32)
+            and 0 <= state.skip <= self._hop
+            and 0 <= state.covered <= len(samples)
+            and state.discarded.keys() == self.discarded.keys()
+            and (state.last_ns is not None or not state.dtype)
+        )
+        if not is_sane:
+            raise self._misfit(f"{len(samples)} rows of {state.dtype}")
+        return samples, time_ns[: len(samples)]
+
+    def _misfit(self, what: str) -> ModelError:
+        return ModelError(
+            f"the snapshot's window buffer does not fit: {what}",
+            expected=f"fewer than {self._length} rows of {self._channels} channels",
+            remedy="Start without the snapshot; the samples in it are lost.",
+        )
+
+    def take_over(self, other: Cutter) -> None:
+        """Go on with the rows of ``other``, the cutter this one replaces.
+
+        With the same window no window is lost. With another length or hop the
+        first window ends at the earliest with the next sample, and with other
+        channels the rows of an unfinished window are counted as ``gap``.
+        """
+        if self._names != other._names:
+            self._last_ns = other._last_ns
+            self.discarded = dict(other.discarded)
+            self.discarded["gap"] += other._uncovered
+            return
+        state = other.state()
+        if (self._length, self._hop) != (other._length, other._hop):
+            state = self._fitted(state)
+        self.restore(state)
+
+    def _fitted(self, state: CutterState) -> CutterState:
+        """Cut a state of another window down to what this one may hold."""
+        row_bytes = self._channels * np.dtype(state.dtype or "f4").itemsize
+        rows = len(state.samples) // row_bytes
+        dropped = max(0, rows - (self._length - 1))
+        steps = np.full(max(0, rows - 1), state.step_ns, np.int64)
+        steps += np.frombuffer(state.jitter, np.int64) if state.jitter else 0
+        left = steps[dropped:]
+        step_ns = int(left[0]) if len(left) else 0
+        return msgspec.structs.replace(
+            state,
+            samples=state.samples[dropped * row_bytes :],
+            first_ns=state.first_ns + int(steps[:dropped].sum()),
+            step_ns=step_ns,
+            jitter=(left - step_ns).tobytes(),
+            skip=0,
+            covered=max(0, state.covered - dropped),
+        )

@@ -1,0 +1,138 @@
+"""Finds plug-ins by name; built-ins come through the same entry points.
+
+A plug-in is a class with a nested ``Config`` (a frozen msgspec Struct that
+forbids unknown fields), built as ``cls(config)``. A class without one is
+built as ``cls()``: backends and commands. Nothing is imported before its name
+is asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from edge_runtime.errors import ConfigError, EdgeError
+
+__all__ = ["Group", "closest", "create", "decode_path", "find", "names"]
+
+Group = Literal["sources", "backends", "sinks", "commands"]
+
+
+def names(group: Group) -> tuple[str, ...]:
+    """Return the names in ``group``, sorted, without importing them."""
+    return tuple(sorted(_entries(group)))
+
+
+def find(group: Group, name: str) -> type[Any]:
+    """Import and return the class registered as ``name``.
+
+    Raises:
+        ConfigError: No plug-in has that name, or its module cannot be imported.
+        EdgeError: The plug-in says itself what it lacks, such as `MissingExtra`.
+    """
+    entry = _entries(group).get(name)
+    if entry is None:
+        raise _unknown(group, name)
+    try:
+        plugin: type[Any] = entry.load()
+    except EdgeError:
+        raise
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"{group[:-1]} {name!r} cannot be loaded: {error}",
+            expected=f"a class at {entry.value}",
+            remedy="Reinstall the package that registers it.",
+        ) from error
+    return plugin
+
+
+def create(group: Group, name: str, options: Mapping[str, object], where: str = "") -> Any:
+    """Build a plug-in from the options of a configuration.
+
+    Args:
+        group: Kind of plug-in.
+        name: Its name there.
+        options: Keys of its ``Config``, as builtins.
+        where: Place in the configuration, for messages.
+
+    Raises:
+        ConfigError: The name is unknown, or the options do not fit its ``Config``.
+    """
+    plugin = find(group, name)
+    config = getattr(plugin, "Config", None)
+    if config is None:
+        _check_keys(options, (), where, name)
+        return plugin()
+    return plugin(_convert(options, config, where, name))
+
+
+def closest(name: str, known: tuple[str, ...]) -> str:
+    """Return "Did you mean …" with the nearest known name, or a list of all."""
+    match = get_close_matches(name, known, n=1, cutoff=0.5)
+    if match:
+        return f"Did you mean {match[0]!r}?"
+    return f"Known are: {', '.join(known) or 'none'}."
+
+
+def decode_path(kind: type, value: object) -> object:
+    """Read a `Path` from text: the decoding hook of every plug-in ``Config``."""
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"expected {kind.__name__}, got {value!r}")
+
+
+def _unknown(group: Group, name: str) -> ConfigError:
+    return ConfigError(
+        f"there is no {group[:-1]} named {name!r}",
+        expected=f"a name registered in edge_runtime.{group}",
+        remedy=closest(name, names(group)),
+    )
+
+
+@functools.cache
+def _entries(group: Group) -> dict[str, EntryPoint]:
+    entries: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=f"edge_runtime.{group}"):
+        known = entries.setdefault(entry.name, entry)
+        if known.value != entry.value:
+            raise ConfigError(
+                f"two packages register the {group[:-1]} {entry.name!r}: "
+                f"{known.value} and {entry.value}",
+                expected="one",
+                remedy="Uninstall one of the two packages.",
+            )
+    return entries
+
+
+def _convert(options: Mapping[str, object], config: type[Any], where: str, name: str) -> object:
+    keys = tuple(field.encode_name for field in msgspec.structs.fields(config))
+    _check_keys(options, keys, where, name)
+    try:
+        return msgspec.convert(dict(options), config, dec_hook=decode_path)
+    except msgspec.ValidationError as error:
+        cause = error.__cause__
+        reason = cause.what if isinstance(cause, EdgeError) else str(error)
+        raise ConfigError(
+            f"options of {name!r} do not fit: {reason}",
+            where=where,
+            remedy=f"The keys of {name!r} are: {', '.join(keys)}.",
+        ) from error
+
+
+def _check_keys(
+    options: Mapping[str, object], keys: tuple[str, ...], where: str, name: str
+) -> None:
+    for key in options:
+        if key not in keys:
+            raise ConfigError(
+                f"unknown key {key!r}",
+                where=where,
+                expected=f"a key of {name!r}",
+                remedy=closest(key, keys),
+            )

@@ -1,0 +1,1 @@
+"""Rows and updates over MQTT: outbox, frames, link and transports."""

@@ -1,0 +1,267 @@
+"""Everything that is not a frame of rows: small MessagePack maps, one struct each.
+
+Unknown fields are ignored, so that an older device survives a newer cloud; a
+message of another protocol version is refused. A payload that starts with
+``{`` is read as JSON, for people with a command-line client.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from edge_runtime.errors import WireError
+
+__all__ = [
+    "MAX_PAYLOAD_BYTES",
+    "Ack",
+    "BlobChunk",
+    "BlobRequest",
+    "CloudState",
+    "Command",
+    "Job",
+    "JobReport",
+    "Last",
+    "LastRow",
+    "Life",
+    "Signed",
+    "decode",
+    "encode",
+]
+
+MAX_PAYLOAD_BYTES = 96 * 1024
+"""Largest payload on the wire: fits every hosted broker."""
+
+Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Name = Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9_-]{0,62}\Z")]
+Text = Annotated[str, Meta(max_length=1024)]
+Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+PerStream = Annotated[dict[Name, Annotated[str, Meta(max_length=128)]], Meta(max_length=256)]
+Values = Annotated[dict[Annotated[str, Meta(max_length=128)], float], Meta(max_length=256)]
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Signed(msgspec.Struct, frozen=True):
+    """Bytes and who signed them.
+
+    Attributes:
+        payload: What is signed, byte for byte.
+        key: First 16 hex digits of SHA-256 over the public key.
+        signature: Ed25519 over ``payload``.
+    """
+
+    payload: Annotated[bytes, Meta(max_length=MAX_PAYLOAD_BYTES)]
+    key: Annotated[str, Meta(max_length=64)]
+    signature: Annotated[bytes, Meta(max_length=128)]
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """``dn/ack``: rows below ``upto`` of one stream and epoch are durable in the cloud.
+
+    Attributes:
+        device: Whose rows.
+        incarnation: Of which ``state.db``; an ack for another one means nothing.
+        epoch: Of which process start.
+        stream: Outbox stream.
+        upto: First sequence number that is *not* stored yet.
+        must_resume: Something beyond ``upto`` came and was not kept: send again from ``upto``.
+        v: Protocol version.
+    """
+
+    device: Name
+    incarnation: Number
+    epoch: Number
+    stream: Name
+    upto: Number
+    must_resume: bool = False
+    v: Literal[1] = 1
+
+
+class Life(msgspec.Struct, frozen=True):
+    """``up/life``, retained: birth of a device's session, and its will.
+
+    Attributes:
+        device: Device id.
+        epoch: Process start; a will of an older epoch than the last birth is stale.
+        incarnation: Of its ``state.db``.
+        is_online: False in the will and in a clean good-bye.
+        base: Digest of the active base per pipeline stream.
+        effective: Effective id per pipeline stream.
+        runtime: Version of edge-runtime.
+        v: Protocol version.
+    """
+
+    device: Name
+    epoch: Number
+    incarnation: Number
+    is_online: bool
+    base: PerStream = msgspec.field(default_factory=dict)
+    effective: PerStream = msgspec.field(default_factory=dict)
+    runtime: Annotated[str, Meta(max_length=64)] = ""
+    v: Literal[1] = 1
+
+
+class LastRow(msgspec.Struct, frozen=True):
+    """The newest answer of one stream.
+
+    Attributes:
+        time_ns: Event time.
+        values: Value per label, or sensor values by name.
+        active: Labels that have started and not ended.
+    """
+
+    time_ns: int
+    values: Values
+    active: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
+
+
+class Last(msgspec.Struct, frozen=True):
+    """``up/last``, retained, QoS 0: newest answers, never behind the backlog."""
+
+    device: Name
+    made_ns: int
+    streams: Annotated[dict[Name, LastRow], Meta(max_length=256)]
+    v: Literal[1] = 1
+
+
+class Job(msgspec.Struct, frozen=True):
+    """``dn/job``: run this on that stream. Only a pointer; trust comes from signatures.
+
+    Attributes:
+        id: Unique; the device reports under it and does it once.
+        device: For whom.
+        stream: Pipeline stream.
+        model: Model line.
+        made_ns: When the cloud made it.
+        base: Signed statement of a new base; None keeps the present one.
+        layers: Signed layers for that base, replacing all earlier ones.
+        requires: Digest of the base the layers need.
+        v: Protocol version.
+    """
+
+    id: Name
+    device: Name
+    stream: Name
+    model: Name
+    made_ns: int
+    base: Signed | None = None
+    layers: Annotated[tuple[Signed, ...], Meta(max_length=16)] = ()
+    requires: Annotated[str, Meta(max_length=64)] = ""
+    v: Literal[1] = 1
+
+
+class JobReport(msgspec.Struct, frozen=True):
+    """``up/job/<id>``: how far a job is.
+
+    Attributes:
+        id: The job.
+        device: Who reports.
+        stream: Pipeline stream.
+        state: Such as ``fetching``, ``committed`` or ``refused``.
+        reason: Why it was refused or rolled back; empty otherwise.
+        effective: Effective id that is live after it; empty when unchanged.
+        measured: Numbers taken at the gates.
+        v: Protocol version.
+    """
+
+    id: Name
+    device: Name
+    stream: Name
+    state: Annotated[str, Meta(max_length=32)]
+    reason: Text = ""
+    effective: Annotated[str, Meta(max_length=64)] = ""
+    measured: Values = msgspec.field(default_factory=dict)
+    v: Literal[1] = 1
+
+
+class BlobRequest(msgspec.Struct, frozen=True):
+    """``up/blob``: chunks ``first`` to ``first + n`` (exclusive) of an archive, please."""
+
+    device: Name
+    sha256: Digest
+    first: Number
+    n: Annotated[int, Meta(ge=1, le=64)]
+    v: Literal[1] = 1
+
+
+class BlobChunk(msgspec.Struct, frozen=True):
+    """``dn/blob``: one chunk of an archive; its hash stands in the signed statement."""
+
+    sha256: Digest
+    index: Number
+    total: Annotated[int, Meta(ge=1, le=65536)]
+    data: Annotated[bytes, Meta(max_length=64 * 1024)]
+    v: Literal[1] = 1
+
+
+class Command(msgspec.Struct, frozen=True):
+    """``dn/cmd``: something a person asked a device to do."""
+
+    id: Name
+    name: Name
+    options: Annotated[dict[Name, Text], Meta(max_length=32)] = msgspec.field(default_factory=dict)
+    v: Literal[1] = 1
+
+
+class CloudState(msgspec.Struct, frozen=True):
+    """``all/cloud``, retained, and the ingest's will: whether rows can be taken now."""
+
+    is_online: bool
+    made_ns: int = 0
+    v: Literal[1] = 1
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """Return the MessagePack payload of one message.
+
+    Raises:
+        WireError: It is larger than `MAX_PAYLOAD_BYTES` or holds text that is no UTF-8.
+    """
+    where = type(message).__name__
+    try:
+        payload = msgspec.msgpack.encode(message)
+    except ValueError as error:
+        raise WireError(f"it does not encode: {error}", where=where) from error
+    return check_size(payload, where)
+
+
+def decode(payload: bytes, type: type[T]) -> T:  # noqa: A002 - the word msgspec uses
+    """Read one message, strictly and within bounds.
+
+    Args:
+        payload: MessagePack, or JSON when it starts with ``{``.
+        type: Struct to read.
+
+    Raises:
+        WireError: Anything is not as declared, whatever the bytes are.
+    """
+    check_size(payload, type.__name__)
+    return read(payload, type)
+
+
+def read(payload: bytes, type: type[T]) -> T:  # noqa: A002 - as above
+    """Decode without the size limit; every failure is a `WireError`."""
+    codec = msgspec.json if payload[:1] == b"{" else msgspec.msgpack
+    try:
+        message: T = codec.decode(payload, type=type)
+    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
+        raise WireError(f"it does not decode: {error}", where=type.__name__) from error
+    return message
+
+
+def check_size(payload: bytes, where: str) -> bytes:
+    """Return ``payload`` if it fits on the wire.
+
+    Raises:
+        WireError: It does not.
+    """
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise WireError(
+            f"payload has {len(payload)} bytes",
+            where=where,
+            expected=f"at most {MAX_PAYLOAD_BYTES}",
+        )
+    return payload

@@ -1,0 +1,360 @@
+"""Train the gas turbine's NOx network and quantise it to int8 TFLite and ONNX.
+
+    python train.py --years 2011 2012 --out artefacts/1.0.0
+
+writes four files into ``--out``:
+
+======================  ======================================================
+``model_int8.tflite``   int8 input and output, batch 1, resizable
+``model_int8.onnx``     QDQ with static ranges, float32 input and output
+``normalise.json``      names, mean and std of the nine inputs
+``metrics.json``        mean absolute errors (mg/m3) and library versions
+======================  ======================================================
+
+Both models take z-scored sensors, shape (n, 9), and answer NOx in mg/m3,
+shape (n, 1). The same seed, machine and library versions give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SENSORS = ("AT", "AP", "AH", "AFDP", "GTEP", "TIT", "TAT", "TEY", "CDP")
+TARGET = "NOX"
+HIDDEN = (32, 16)
+EPOCHS = 25
+BATCH = 128
+LEARNING_RATE = 3e-3
+WEIGHT_PENALTY = 1e-2  # chosen by training on 2011 and replaying 2012
+SEED = 7
+HELD_OUT_BLOCK = 168  # rows: one week
+HELD_OUT_EVERY = 10  # one week in ten is never trained on
+CALIBRATION_ROWS = 1024
+OPSET = 17
+IR_VERSION = 8
+
+Layer = tuple[np.ndarray, np.ndarray]
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Hourly rows in time order.
+
+    Attributes:
+        year: Shape (n,), int.
+        sensors: Shape (n, 9), float64, in the units of the data file.
+        nox: Shape (n,), float64, mg/m3.
+    """
+
+    year: np.ndarray
+    sensors: np.ndarray
+    nox: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """z-score of the inputs, and of the target while training."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    target_mean: float
+    target_std: float
+
+    def inputs(self, sensors: np.ndarray) -> np.ndarray:
+        """Return the sensors z-scored, float32."""
+        return ((sensors - self.mean) / self.std).astype(np.float32)
+
+    def target(self, nox: np.ndarray) -> np.ndarray:
+        """Return NOx z-scored, shape (n, 1), float32."""
+        return ((nox - self.target_mean) / self.target_std).astype(np.float32)[:, None]
+
+
+def load(path: Path) -> Rows:
+    """Read the data file.
+
+    Raises:
+        ValueError: A column is missing.
+    """
+    with path.open(newline="") as file:
+        table = list(csv.DictReader(file))
+    missing = {"year", TARGET, *SENSORS} - set(table[0] if table else ())
+    if missing:
+        raise ValueError(
+            f"{path}: columns {sorted(missing)} are missing; expected year, {TARGET} and "
+            f"{', '.join(SENSORS)}.\n  Pass the joined file described in DATA.md with --data."
+        )
+    return Rows(
+        year=np.array([int(row["year"]) for row in table]),
+        sensors=np.array([[float(row[name]) for name in SENSORS] for row in table]),
+        nox=np.array([float(row[TARGET]) for row in table]),
+    )
+
+
+def split(rows: Rows, years: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return two masks of rows: to train on, and held out of the same years.
+
+    Whole weeks are held out, so that neighbours in time do not leak.
+
+    Raises:
+        ValueError: A year is not in the data.
+    """
+    known = sorted(set(rows.year.tolist()))
+    if unknown := sorted(set(years) - set(known)):
+        raise ValueError(f"--years {unknown} are not in the data; it has {known}.")
+    chosen = np.isin(rows.year, years)
+    week = np.arange(len(rows.year)) // HELD_OUT_BLOCK
+    held_out = chosen & (week % HELD_OUT_EVERY == HELD_OUT_EVERY - 1)
+    return chosen & ~held_out, held_out
+
+
+def fit_scaling(rows: Rows, train: np.ndarray) -> Scaling:
+    """Take mean and std from the training rows alone."""
+    sensors, nox = rows.sensors[train], rows.nox[train]
+    return Scaling(sensors.mean(axis=0), sensors.std(axis=0), float(nox.mean()), float(nox.std()))
+
+
+def train_network(inputs: np.ndarray, target: np.ndarray) -> Any:
+    """Train the network on z-scored rows and return the Keras model.
+
+    The weight penalty is strong on purpose: sensors drift over the years, and
+    a smooth network goes wrong smoothly, which a residual layer can follow.
+    """
+    import keras
+
+    keras.utils.set_random_seed(SEED)
+    penalty = keras.regularizers.L2(WEIGHT_PENALTY)
+    hidden = [
+        keras.layers.Dense(width, "relu", kernel_regularizer=penalty, name=f"hidden_{index}")
+        for index, width in enumerate(HIDDEN)
+    ]
+    answer = keras.layers.Dense(1, kernel_regularizer=penalty, name="nox")
+    model = keras.Sequential([keras.Input((len(SENSORS),), name="sensors"), *hidden, answer])
+    steps = EPOCHS * -(-len(inputs) // BATCH)
+    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
+    model.compile(keras.optimizers.Adam(rate), "mse")
+    model.fit(inputs, target, batch_size=BATCH, epochs=EPOCHS, verbose=0)
+    return model
+
+
+def answer_in_units(model: Any, scaling: Scaling) -> None:
+    """Fold the target's z-score into the last layer: the output becomes mg/m3."""
+    weights, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights(
+        [weights * scaling.target_std, bias * scaling.target_std + scaling.target_mean]
+    )
+
+
+def layers_of(model: Any) -> list[Layer]:
+    """Return weights (in, out) and bias (out,) of each layer, float32."""
+    return [tuple(layer.get_weights()) for layer in model.layers]
+
+
+def float_predict(layers: Sequence[Layer]) -> Predict:
+    """Return the float network as a plain NumPy function."""
+
+    def predict(inputs: np.ndarray) -> np.ndarray:
+        x = inputs
+        for weights, bias in layers[:-1]:
+            x = np.maximum(x @ weights + bias, 0.0)
+        weights, bias = layers[-1]
+        return (x @ weights + bias)[:, 0]
+
+    return predict
+
+
+def calibration_rows(inputs: np.ndarray) -> np.ndarray:
+    """Choose real rows that set the integer ranges.
+
+    Evenly spaced in time, plus the rows where a sensor is at its lowest or
+    highest, so that no training row saturates.
+    """
+    even = np.linspace(0, len(inputs) - 1, CALIBRATION_ROWS).astype(int)
+    extremes = np.concatenate([inputs.argmin(axis=0), inputs.argmax(axis=0)])
+    return inputs[np.unique(np.concatenate([even, extremes]))]
+
+
+def to_tflite(model: Any, calibration: np.ndarray) -> bytes:
+    """Quantise to full int8 TFLite: int8 weights, activations, input and output."""
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([row[None]] for row in calibration)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.int8
+    converter.inference_output_type = tf.int8
+    with contextlib.redirect_stdout(sys.stderr):  # the converter prints the graph
+        return bytes(converter.convert())
+
+
+def tflite_predict(content: bytes) -> Predict:
+    """Return a function that runs the TFLite model on z-scored rows."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    source, sink = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+    def predict(inputs: np.ndarray) -> np.ndarray:
+        scale, zero = source["quantization"]
+        interpreter.resize_tensor_input(source["index"], inputs.shape)
+        interpreter.allocate_tensors()
+        q = np.clip(np.round(inputs / np.float32(scale)) + zero, -128, 127).astype(np.int8)
+        interpreter.set_tensor(source["index"], q)
+        interpreter.invoke()
+        scale, zero = sink["quantization"]
+        return (interpreter.get_tensor(sink["index"])[:, 0].astype(np.float32) - zero) * scale
+
+    return predict
+
+
+def float_onnx(layers: Sequence[Layer]) -> Any:
+    """Build the float ONNX network from weights: Gemm and Relu, free batch axis."""
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    nodes, constants, x = [], [], "sensors"
+    for index, (weights, bias) in enumerate(layers):
+        is_last = index == len(layers) - 1
+        names = [f"weights_{index}", f"bias_{index}"]
+        constants += map(numpy_helper.from_array, (weights, bias), names)
+        out = "nox" if is_last else f"sum_{index}"
+        nodes.append(helper.make_node("Gemm", [x, *names], [out], name=f"gemm_{index}"))
+        if not is_last:
+            x = f"hidden_{index}"
+            nodes.append(helper.make_node("Relu", [out], [x], name=f"relu_{index}"))
+    tensors = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])
+        for name, size in (("sensors", len(SENSORS)), ("nox", 1))
+    ]
+    graph = helper.make_graph(nodes, "turbine-nox", tensors[:1], tensors[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+    model.ir_version = IR_VERSION
+    checker.check_model(model)
+    return model
+
+
+def to_onnx(layers: Sequence[Layer], calibration: np.ndarray, path: Path) -> None:
+    """Quantise to ONNX with QuantizeLinear/DequantizeLinear pairs and write ``path``.
+
+    Weights are unsigned like the activations: x86 processors without VNNI
+    saturate sums of unsigned by signed products, and would answer differently.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
+    from onnxruntime.quantization import quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """Hands out the calibration rows one by one."""
+
+        def __init__(self) -> None:
+            self._rows: Iterator[np.ndarray] = iter(calibration)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            row = next(self._rows, None)
+            return None if row is None else {"sensors": row[None]}
+
+    quantize_static(
+        float_onnx(layers),
+        path,
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QUInt8,
+    )
+
+
+def onnx_predict(path: Path) -> Predict:
+    """Return a function that runs the ONNX model on z-scored rows."""
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(None, {"sensors": inputs})[0][:, 0]
+
+
+def errors_by_part(
+    rows: Rows, parts: dict[str, np.ndarray], predict: Predict, inputs: np.ndarray
+) -> dict[str, float]:
+    """Return the mean absolute error (mg/m3) of each part of the rows."""
+    error = np.abs(predict(inputs) - rows.nox)
+    return {name: round(float(error[mask].mean()), 3) for name, mask in parts.items()}
+
+
+def parts_of(rows: Rows, train: np.ndarray, held_out: np.ndarray) -> dict[str, np.ndarray]:
+    """Name the parts errors are reported for: train, held_out and each other year."""
+    others = rows.year[~(train | held_out)]
+    years = {str(year): rows.year == year for year in np.unique(others)}
+    return {"train": train, "held_out": held_out, **years}
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions that made the artefacts."""
+    names = ("numpy", "tensorflow-cpu", "keras", "ai-edge-litert", "onnx", "onnxruntime")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write readable JSON with a final newline."""
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def build(rows: Rows, years: Sequence[int], out: Path) -> dict[str, Any]:
+    """Train on ``years``, write the four files into ``out`` and return the metrics."""
+    train, held_out = split(rows, years)
+    scaling = fit_scaling(rows, train)
+    inputs = scaling.inputs(rows.sensors)
+    model = train_network(inputs[train], scaling.target(rows.nox[train]))
+    answer_in_units(model, scaling)
+    calibration = calibration_rows(inputs[train])
+    content = to_tflite(model, calibration)
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "model_int8.tflite").write_bytes(content)
+    to_onnx(layers_of(model), calibration, out / "model_int8.onnx")
+    write_json(
+        out / "normalise.json",
+        {"names": SENSORS, "mean": scaling.mean.tolist(), "std": scaling.std.tolist()},
+    )
+
+    parts = parts_of(rows, train, held_out)
+    models = {
+        "float": float_predict(layers_of(model)),
+        "int8_tflite": tflite_predict(content),
+        "int8_onnx": onnx_predict(out / "model_int8.onnx"),
+    }
+    metrics = {
+        "years": list(years),
+        "unit": "mg/m3",
+        "rows": {name: int(mask.sum()) for name, mask in parts.items()},
+        "mae": {name: errors_by_part(rows, parts, run, inputs) for name, run in models.items()},
+        "versions": library_versions(),
+    }
+    write_json(out / "metrics.json", metrics)
+    return metrics
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    """Read the command line, build, and print the metrics."""
+    here = Path(__file__).parent
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--years", type=int, nargs="+", required=True, help="years to train on")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the artefacts")
+    parser.add_argument("--data", type=Path, default=here / "gas_turbine_2011_2015.csv")
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    print(json.dumps(build(load(options.data), options.years, options.out), indent=2))
+
+
+if __name__ == "__main__":
+    main()
