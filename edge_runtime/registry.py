@@ -13,15 +13,16 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from edge_runtime.errors import ConfigError, EdgeError
 
-__all__ = ["Group", "closest", "create", "decode_path", "find", "names"]
+__all__ = ["GROUPS", "Group", "closest", "configure", "create", "decode_path", "find", "names"]
 
 Group = Literal["sources", "backends", "sinks", "commands"]
+GROUPS: tuple[Group, ...] = get_args(Group)
 
 
 def names(group: Group) -> tuple[str, ...]:
@@ -64,12 +65,21 @@ def create(group: Group, name: str, options: Mapping[str, object], where: str = 
     Raises:
         ConfigError: The name is unknown, or the options do not fit its ``Config``.
     """
+    config = configure(group, name, options, where)
     plugin = find(group, name)
-    config = getattr(plugin, "Config", None)
-    if config is None:
-        _check_keys(options, (), where, name)
-        return plugin()
-    return plugin(_convert(options, config, where, name))
+    return plugin() if config is None else plugin(config)
+
+
+def configure(group: Group, name: str, options: Mapping[str, object], where: str = "") -> Any:
+    """Return the ``Config`` of a plug-in made of ``options``; None if it takes none.
+
+    Raises:
+        ConfigError: The name is unknown, or the options do not fit its ``Config``.
+    """
+    kind = getattr(find(group, name), "Config", None)
+    keys = tuple(field.encode_name for field in msgspec.structs.fields(kind)) if kind else ()
+    _check_keys(options, keys, where, name)
+    return _convert(options, kind, where, name) if kind else None
 
 
 def closest(name: str, known: tuple[str, ...]) -> str:
@@ -110,18 +120,16 @@ def _entries(group: Group) -> dict[str, EntryPoint]:
     return entries
 
 
-def _convert(options: Mapping[str, object], config: type[Any], where: str, name: str) -> object:
-    keys = tuple(field.encode_name for field in msgspec.structs.fields(config))
-    _check_keys(options, keys, where, name)
+def _convert(options: Mapping[str, object], kind: type[Any], where: str, name: str) -> object:
     try:
-        return msgspec.convert(dict(options), config, dec_hook=decode_path)
+        return msgspec.convert(dict(options), kind, dec_hook=decode_path)
     except msgspec.ValidationError as error:
         cause = error.__cause__
         reason = cause.what if isinstance(cause, EdgeError) else str(error)
         raise ConfigError(
             f"options of {name!r} do not fit: {reason}",
             where=where,
-            remedy=f"The keys of {name!r} are: {', '.join(keys)}.",
+            remedy=f"See the options of {name!r}: edge-runtime plugins.",
         ) from error
 
 

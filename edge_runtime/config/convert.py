@@ -32,6 +32,7 @@ Tombstones = Mapping[tuple[type, str], str]
 TOMBSTONES: Tombstones = {}
 """Keys that were renamed: (Struct, old key) → a sentence saying where it went."""
 
+_CORRECT = "Correct the value here."
 _WORDS = {
     "`int`": "a whole number",
     "`float`": "a number",
@@ -106,7 +107,7 @@ def convert_part(
     except msgspec.ValidationError as error:
         _Explainer(document, tombstones, hook).explain(value, kind, path)
         # The parts fit one by one; what msgspec said about the whole remains.
-        raise ConfigError(str(error), where=document.where(*path)) from error
+        raise ConfigError(str(error), where=document.where(*path), remedy=_CORRECT) from error
 
 
 def _path_hook(folder: Path | None) -> Callable[[type, object], object]:
@@ -230,14 +231,17 @@ class _Explainer:
         cause = error.__cause__
         if isinstance(cause, EdgeError):
             raise ConfigError(
-                cause.what, where=where, expected=cause.expected, remedy=cause.remedy
+                cause.what,
+                where=where,
+                expected=cause.expected,
+                remedy=cause.remedy or _CORRECT,
             ) from error
         choices = _choices(kind)
         raise ConfigError(
             f"{key_text(path) or 'the document'} is {_shown(value)}",
             where=where,
             expected=f"one of {', '.join(choices)}" if choices else _expectation(error),
-            remedy=closest(str(value), choices) if choices else "Correct the value here.",
+            remedy=closest(str(value), choices) if choices else _CORRECT,
         ) from error
 
 

@@ -13,11 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_runtime.errors import ShapeError
 from edge_runtime.spec import FeatureSpec, LogMel, Mfcc, Raw, Spectrum, Statistic, Statistics
 
 __all__ = ["Extractor", "compute", "shape_of"]
+
+_Reals = NDArray[np.float64]
 
 _SPECTRUM_LOG_OFFSET = 1e-6
 
@@ -176,7 +179,8 @@ def to_peak_one(windows: np.ndarray) -> np.ndarray:
     flat = windows.reshape(len(windows), -1)
     peak = flat.max(axis=1, keepdims=True)
     peak[~(peak > 0)] = 1.0
-    return (flat / peak).reshape(windows.shape)
+    scaled: np.ndarray = flat / peak
+    return scaled.reshape(windows.shape)
 
 
 # --- statistics ---------------------------------------------------------------------
@@ -185,54 +189,56 @@ def to_peak_one(windows: np.ndarray) -> np.ndarray:
 class _Moments:
     """Sums over the last axis of (n, channels, length) float64, each made when asked for."""
 
-    def __init__(self, values: np.ndarray) -> None:
+    def __init__(self, values: _Reals) -> None:
         self.values = values
 
     @functools.cached_property
-    def mean(self) -> np.ndarray:
+    def mean(self) -> _Reals:
         return mean_of_rows(self.values)
 
     @functools.cached_property
-    def highest(self) -> np.ndarray:
-        return np.maximum.reduce(self.values, axis=-1)
+    def highest(self) -> _Reals:
+        highest: _Reals = np.maximum.reduce(self.values, axis=-1)
+        return highest
 
     @functools.cached_property
-    def lowest(self) -> np.ndarray:
-        return np.minimum.reduce(self.values, axis=-1)
+    def lowest(self) -> _Reals:
+        lowest: _Reals = np.minimum.reduce(self.values, axis=-1)
+        return lowest
 
     @functools.cached_property
-    def rms(self) -> np.ndarray:
+    def rms(self) -> _Reals:
         return np.sqrt(mean_of_rows(self.values * self.values))
 
     @functools.cached_property
-    def deviations(self) -> np.ndarray:
+    def deviations(self) -> _Reals:
         return self.values - self.mean[..., None]
 
     @functools.cached_property
-    def squares(self) -> np.ndarray:
+    def squares(self) -> _Reals:
         return self.deviations * self.deviations
 
     @functools.cached_property
-    def variance(self) -> np.ndarray:
+    def variance(self) -> _Reals:
         # A constant row has variance 0 exactly, whatever its mean rounds to.
         return np.where(self.highest == self.lowest, 0.0, mean_of_rows(self.squares))
 
 
-def _skewness(of: _Moments) -> np.ndarray:
+def _skewness(of: _Moments) -> _Reals:
     third = mean_of_rows(of.squares * of.deviations)
     return _ratio(third, of.variance * np.sqrt(of.variance))
 
 
-def _kurtosis(of: _Moments) -> np.ndarray:
+def _kurtosis(of: _Moments) -> _Reals:
     excess = _ratio(mean_of_rows(of.squares * of.squares), of.variance * of.variance) - 3.0
     return np.where(of.variance > 0, excess, 0.0)
 
 
-def _crest(of: _Moments) -> np.ndarray:
+def _crest(of: _Moments) -> _Reals:
     return _ratio(np.maximum(np.abs(of.highest), np.abs(of.lowest)), of.rms)
 
 
-_STATISTICS: dict[Statistic, Callable[[_Moments], np.ndarray]] = {
+_STATISTICS: dict[Statistic, Callable[[_Moments], _Reals]] = {
     "mean": lambda of: of.mean,
     "std": lambda of: np.sqrt(of.variance),
     "rms": lambda of: of.rms,
@@ -267,30 +273,29 @@ def statistics(windows: np.ndarray, which: Sequence[Statistic]) -> np.ndarray:
     return _as_float32(columns.reshape(len(windows), -1))
 
 
-def _by_channel(windows: np.ndarray) -> np.ndarray:
+def _by_channel(windows: np.ndarray) -> _Reals:
     return np.ascontiguousarray(windows.transpose(0, 2, 1), dtype=np.float64)
 
 
-def mean_of_rows(values: np.ndarray) -> np.ndarray:
+def mean_of_rows(values: _Reals) -> _Reals:
     """Average over the last axis of a C-contiguous float64 array."""
-    mean: np.ndarray = np.add.reduce(values, axis=-1)
+    mean: _Reals = np.add.reduce(values, axis=-1)
     mean /= values.shape[-1]
     return mean
 
 
-def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+def _ratio(top: _Reals, bottom: _Reals) -> _Reals:
     return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
 
 
-def _as_float32(values: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # too large for float32 is infinite, and saturates later
-        return values.astype(np.float32)
+def _as_float32(values: _Reals) -> np.ndarray:
+    return values.astype(np.float32)
 
 
 # --- spectra ------------------------------------------------------------------------
 
 
-def _hann(length: int) -> np.ndarray:
+def _hann(length: int) -> _Reals:
     """Periodic Hann window, ``0.5 - 0.5 cos(2 pi n / N)``.
 
     Source: Harris 1978, "On the use of windows for harmonic analysis with the DFT".
@@ -298,7 +303,7 @@ def _hann(length: int) -> np.ndarray:
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
 
 
-def _magnitude(spectrum: np.ndarray) -> np.ndarray:
+def _magnitude(spectrum: NDArray[np.complex128]) -> _Reals:
     """Return |z| from basic operations only, which round alike on every machine."""
     power = spectrum.real * spectrum.real
     power += spectrum.imag * spectrum.imag
@@ -328,7 +333,7 @@ class _SpectrumTable:
         return _as_float32(magnitude)
 
 
-def _mel(hz: np.ndarray | float) -> np.ndarray:
+def _mel(hz: _Reals | float) -> _Reals:
     """HTK mel scale, ``1127 ln(1 + f / 700)``.
 
     Source: Young et al., "The HTK Book", section 5.4.
@@ -336,9 +341,10 @@ def _mel(hz: np.ndarray | float) -> np.ndarray:
     return 1127.0 * np.log1p(np.asarray(hz) / 700.0)
 
 
-def _mel_weights(spec: LogMel, rate_hz: float) -> np.ndarray:
+def _mel_weights(spec: LogMel, rate_hz: float) -> _Reals:
     """Triangles with corners equally spaced in mel, shape (bins, bands); bin 0 has no weight."""
-    bins = np.arange(1, spec.fft_length // 2 + 1) * (rate_hz / spec.fft_length)
+    bins = np.arange(1.0, spec.fft_length // 2 + 1, dtype=np.float64)
+    bins *= rate_hz / spec.fft_length
     corners = np.linspace(_mel(spec.low_hz), _mel(spec.high_hz), spec.bands + 2)
     left, centre, right = corners[:-2], corners[1:-1], corners[2:]
     mel = _mel(bins)[:, None]
@@ -365,7 +371,7 @@ class _LogMelTable:
         self._bins = slice(heard[0], heard[-1] + 1) if len(heard) else slice(0, 1)
         self._weights = np.ascontiguousarray(weights[self._bins])
 
-    def energies(self, windows: np.ndarray) -> np.ndarray:
+    def energies(self, windows: np.ndarray) -> _Reals:
         """Return log energies, shape (n, frames, bands), float64."""
         if self._spec.peak:
             windows = to_peak_one(windows)
@@ -375,11 +381,11 @@ class _LogMelTable:
         energies += self._spec.log_offset
         return np.log(energies, out=energies)
 
-    def _of_one(self, window: np.ndarray) -> np.ndarray:
+    def _of_one(self, window: _Reals) -> _Reals:
         every = np.lib.stride_tricks.sliding_window_view(window, self._spec.frame_length)
         frames = every[:: self._spec.frame_step] * self._hann
         spectrum = np.fft.rfft(frames, self._spec.fft_length)[:, self._bins]
-        energies: np.ndarray = _magnitude(spectrum) @ self._weights
+        energies: _Reals = _magnitude(spectrum) @ self._weights
         return energies
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:

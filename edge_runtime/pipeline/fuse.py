@@ -5,19 +5,30 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_runtime.errors import ShapeError
 from edge_runtime.spec import OutputSpec
 
-__all__ = ["Link", "activate", "calibrate", "decay", "from_link", "squared_error", "to_link"]
+__all__ = [
+    "Link",
+    "Reals",
+    "activate",
+    "calibrate",
+    "decay",
+    "from_link",
+    "squared_error",
+    "to_link",
+]
 
+Reals = NDArray[np.float64]
 Link = Literal["identity", "log_odds"]
 
 _LOWEST_PROBABILITY = 1e-6
 _LARGEST_EXPONENT = 700.0  # exp of more overflows float64
 
 
-def to_link(values: np.ndarray, link: Link) -> np.ndarray:
+def to_link(values: Reals, link: Link) -> Reals:
     """Map reported values to the link.
 
     Log-odds are ``ln(p / (1 - p))``; p is first cut to 1e-6 … 1 - 1e-6, where a
@@ -38,27 +49,27 @@ def to_link(values: np.ndarray, link: Link) -> np.ndarray:
     return np.log(odds, out=odds)
 
 
-def from_link(z: np.ndarray, link: Link) -> np.ndarray:
+def from_link(z: Reals, link: Link) -> Reals:
     """Map the link's values back to reported ones: the inverse of `to_link`."""
     return z if link == "identity" else _sigmoid(z)
 
 
-def _sigmoid(z: np.ndarray) -> np.ndarray:
+def _sigmoid(z: Reals) -> Reals:
     exponent = np.minimum(np.maximum(-z, -_LARGEST_EXPONENT), _LARGEST_EXPONENT)
     odds = np.exp(exponent, out=exponent)
     odds += 1.0
     return np.divide(1.0, odds, out=odds)
 
 
-def _softmax(values: np.ndarray) -> np.ndarray:
+def _softmax(values: Reals) -> Reals:
     """Source: Bridle 1990; shifted by the largest value, so that nothing overflows."""
-    shifted = values - values.max(axis=1, keepdims=True)
+    shifted: Reals = values - values.max(axis=1, keepdims=True)
     np.exp(shifted, out=shifted)
     shifted /= np.add.reduce(shifted, axis=1, keepdims=True)
     return shifted
 
 
-def activate(values: np.ndarray, output: OutputSpec) -> np.ndarray:
+def activate(values: Reals, output: OutputSpec) -> Reals:
     """Turn dequantised outputs into the reported scale.
 
     Args:
@@ -75,7 +86,7 @@ def activate(values: np.ndarray, output: OutputSpec) -> np.ndarray:
             return values
 
 
-def squared_error(seen: np.ndarray, answered: np.ndarray) -> np.ndarray:
+def squared_error(seen: Reals, answered: Reals) -> Reals:
     """Return the mean squared error of each row, shape (n, 1), float64.
 
     Args:
@@ -93,12 +104,12 @@ def squared_error(seen: np.ndarray, answered: np.ndarray) -> np.ndarray:
         )
     error = seen - answered
     error *= error
-    mean: np.ndarray = np.add.reduce(error, axis=1, keepdims=True)
+    mean: Reals = np.add.reduce(error, axis=1, keepdims=True)
     mean /= error.shape[1]
     return mean
 
 
-def calibrate(values: np.ndarray, output: OutputSpec, link: Link) -> np.ndarray:
+def calibrate(values: Reals, output: OutputSpec, link: Link) -> Reals:
     """Apply the calibration shipped with the base, ``scale * z + offset`` in the link."""
     if output.scale == 1.0 and output.offset == 0.0:
         return values
@@ -108,7 +119,7 @@ def calibrate(values: np.ndarray, output: OutputSpec, link: Link) -> np.ndarray:
     return from_link(z, link)
 
 
-def decay(age_s: np.ndarray, half_life_s: float | None) -> np.ndarray:
+def decay(age_s: Reals, half_life_s: float | None) -> Reals:
     """Return ``2^(-age / half_life)``, shape (n, 1); 1 without a half-life."""
     if half_life_s is None:
         return np.ones((len(age_s), 1))

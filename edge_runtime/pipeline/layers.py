@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 
 from edge_runtime.errors import BundleError, ShapeError
-from edge_runtime.pipeline.fuse import decay, from_link, to_link
+from edge_runtime.pipeline.fuse import Reals, decay, from_link, to_link
 from edge_runtime.spec import (
     CalibrationLayer,
     FusionLayer,
@@ -71,7 +72,7 @@ def normalise(features: np.ndarray, scales: Scales | None) -> np.ndarray:
     """Return ``(x - mean) / std``, float32; the features themselves without scales."""
     if scales is None:
         return features
-    result = features - scales.mean
+    result: np.ndarray = features - scales.mean
     result /= scales.std
     return result
 
@@ -175,25 +176,27 @@ class LayerSet:
 
     # --- which count --------------------------------------------------------------
 
-    def runs(self, end_ns: np.ndarray) -> Iterator[tuple[slice, Active]]:
+    def runs(self, end_ns: np.ndarray) -> list[tuple[slice, Active]]:
         """Split windows into runs for which the same layers count.
 
         Args:
             end_ns: End of each window, shape (n,), int64, any order.
         """
         if not self._bounds:
-            yield slice(0, len(end_ns)), self._with(0)
-        elif len(end_ns) == 1:
-            end = int(end_ns[0])
-            bits = sum((a <= end < b) << i for i, (a, b) in enumerate(self._bounds))
-            yield slice(0, 1), self._with(bits)
-        else:
-            counted = np.zeros(len(end_ns), np.int64)
-            for i, (first, last) in enumerate(self._bounds):
-                counted |= ((end_ns >= first) & (end_ns < last)).astype(np.int64) << i
-            cuts = (np.flatnonzero(np.diff(counted)) + 1).tolist()
-            for first, last in zip([0, *cuts], [*cuts, len(end_ns)], strict=True):
-                yield slice(first, last), self._with(int(counted[first]))
+            return [(slice(0, len(end_ns)), self._with(0))]
+        counted = np.zeros(len(end_ns), np.int64)
+        for i, (first, last) in enumerate(self._bounds):
+            counted |= ((end_ns >= first) & (end_ns < last)).astype(np.int64) << i
+        cuts = (np.flatnonzero(counted[1:] != counted[:-1]) + 1).tolist()
+        bounds = itertools.pairwise([0, *cuts, len(end_ns)])
+        return [(slice(a, b), self._with(int(counted[a]))) for a, b in bounds]
+
+    def at(self, end_ns: int) -> Active:
+        """Return what counts for one window."""
+        if not self._bounds:
+            return self._with(0)
+        bounds = enumerate(self._bounds)
+        return self._with(sum((a <= end_ns < b) << i for i, (a, b) in bounds))
 
     def _with(self, bits: int) -> Active:
         found = self._active.get(bits)
@@ -216,8 +219,8 @@ class LayerSet:
     # --- what they do ---------------------------------------------------------------
 
     def refine(
-        self, score: np.ndarray, active: Active, features: np.ndarray | None, end_ns: np.ndarray
-    ) -> np.ndarray:
+        self, score: Reals, active: Active, features: np.ndarray | None, end_ns: np.ndarray
+    ) -> Reals:
         """Return the value: the score with the active layers applied in the link.
 
         ``z`` is calibrated, gets the residual's term, then is fused:
@@ -247,7 +250,7 @@ class LayerSet:
                     z += self._prior(body, w2) * _fading(layer, end_ns)
         return from_link(z, self._spec.link)
 
-    def _residual(self, body: ResidualLayer, features: np.ndarray) -> np.ndarray:
+    def _residual(self, body: ResidualLayer, features: np.ndarray) -> Reals:
         seen = normalise(features, self.base_scales).reshape(len(features), -1)
         # Products, then a sum along each contiguous row: a matrix product would
         # add in an order that depends on how many windows there are.
@@ -256,16 +259,16 @@ class LayerSet:
         total = np.add.reduce(terms, axis=1, keepdims=True) + body.intercept
         return _cut(total, self._spec.clamps.residual)
 
-    def _prior(self, body: PriorLayer, w2: float) -> np.ndarray:
+    def _prior(self, body: PriorLayer, w2: float) -> Reals:
         difference = np.array(body.value) - np.array(body.base)
         return _cut(w2 * difference, self._spec.clamps.prior)
 
 
-def _fading(layer: Layer, end_ns: np.ndarray) -> np.ndarray:
+def _fading(layer: Layer, end_ns: np.ndarray) -> Reals:
     return decay((end_ns - layer.made_ns) / _NS_PER_S, layer.half_life_s)
 
 
-def _cut(term: np.ndarray, largest: float) -> np.ndarray:
+def _cut(term: Reals, largest: float) -> Reals:
     # fmax and fmin: a term that is not a number is cut like any other.
     return np.fmin(np.fmax(term, -largest), largest)
 

@@ -10,17 +10,17 @@ import numpy as np
 from edge_runtime.errors import ModelError
 from edge_runtime.pipeline.decide import Decider, DeciderState
 from edge_runtime.pipeline.layers import Active, LayerSet
-from edge_runtime.pipeline.score import Scorer
+from edge_runtime.pipeline.score import BATCH, Scorer
 from edge_runtime.pipeline.windows import Cutter, CutterState
 from edge_runtime.ports import Session
 from edge_runtime.spec import Layer, ModelSpec, effective_id
-from edge_runtime.types import Decision, Estimates, Frame, Output, Upload, Windows, check_name
+from edge_runtime.types import Estimates, Frame, Output, Upload, Windows, check_name
 
 __all__ = ["Pipeline"]
 
 _SNAPSHOT_VERSION = 1
 _RUN_MANY_SAMPLES = 8192
-_WINDOWS_AT_ONCE = 1024
+_LARGEST_BLOCK_VALUES = 1 << 22
 
 
 class _Snapshot(msgspec.Struct, frozen=True):
@@ -71,6 +71,7 @@ class Pipeline:
         self.base = base
         self.stream = check_name(stream, "stream")
         self._upload = upload
+        self._at_once = _windows_at_once(spec)
         self._scorer = Scorer(spec, session)
         self._cutter = Cutter(spec.window, spec.stream)
         self._decider = Decider(spec, stream)
@@ -116,7 +117,9 @@ class Pipeline:
             raise ModelError(
                 f"a frame of stream {frame.stream!r}", expected=repr(self.stream), where="pipeline"
             )
-        outputs = [self._output_of(windows) for windows in self._cutter.cut(frame)]
+        # Overflows are expected: what is not finite is counted, or saturates.
+        with np.errstate(all="ignore"):
+            outputs = [self._output_of(windows) for windows in self._cutter.cut(frame)]
         if not outputs:
             return self._nothing
         return outputs[0] if len(outputs) == 1 else self._merged(outputs)
@@ -143,40 +146,38 @@ class Pipeline:
         Returns:
             One row per window, byte-equal to what `push` gives for it.
         """
-        parts = [
-            self._estimates_of(_rows(windows, slice(first, first + _WINDOWS_AT_ONCE)))
-            for first in range(0, len(windows), _WINDOWS_AT_ONCE)
-        ]
+        with np.errstate(all="ignore"):
+            parts = [
+                self._answer(_rows(part, rows), active)
+                for part in _pieces(windows, self._at_once)
+                for rows, active in self._layers.runs(part.end_ns)
+            ]
         return self._merged_estimates(parts)
 
     def _output_of(self, windows: Windows) -> Output:
-        if len(windows) > _WINDOWS_AT_ONCE:
-            firsts = range(0, len(windows), _WINDOWS_AT_ONCE)
-            parts = [_rows(windows, slice(a, a + _WINDOWS_AT_ONCE)) for a in firsts]
-            return self._merged([self._output_of(part) for part in parts])
-        estimates, decisions = [], []
-        for rows, active in self._layers.runs(windows.end_ns):
-            part = windows if len(windows) == 1 else _rows(windows, rows)
-            answer = self._answer(part, active)
-            estimates.append(answer)
-            decisions += self._decider.decide(
-                answer.value,
-                answer.index,
-                answer.end_ns,
-                limits=active.limits,
-                effective_id=self._effective_id,
-            )
-        return Output(self.stream, self._merged_estimates(estimates), tuple(decisions))
+        if len(windows) == 1:
+            return self._decided(windows, self._layers.at(int(windows.end_ns[0])))
+        return self._merged(
+            [
+                self._decided(_rows(part, rows), active)
+                for part in _pieces(windows, self._at_once)
+                for rows, active in self._layers.runs(part.end_ns)
+            ]
+        )
 
-    def _estimates_of(self, windows: Windows) -> Estimates:
-        parts = [
-            self._answer(_rows(windows, rows), active)
-            for rows, active in self._layers.runs(windows.end_ns)
-        ]
-        return self._merged_estimates(parts)
+    def _decided(self, windows: Windows, active: Active) -> Output:
+        """Score and decide windows for which the same layers count."""
+        estimates = self._answer(windows, active)
+        decisions = self._decider.decide(
+            estimates.value,
+            estimates.index,
+            estimates.end_ns,
+            limits=active.limits,
+            effective_id=self._effective_id,
+        )
+        return Output(self.stream, estimates, tuple(decisions))
 
     def _answer(self, windows: Windows, active: Active) -> Estimates:
-        """Score windows for which the same layers count."""
         samples = windows.samples
         scorer = self._scorer
         features = None
@@ -334,6 +335,18 @@ class Pipeline:
         history = self.spec.smoothing.windows * len(self.spec.labels)
         names = sum(map(len, self.spec.labels))
         return 4096 + 16 * (rows + history) + 8 * names
+
+
+def _windows_at_once(spec: ModelSpec) -> int:
+    """Return how many windows may be in work together: whole batches, or one."""
+    values = spec.window.length * len(spec.stream.channels)
+    batches = min(_LARGEST_BLOCK_VALUES // values, 1024) // BATCH
+    return max(1, batches * BATCH)
+
+
+def _pieces(windows: Windows, count: int) -> Iterator[Windows]:
+    for first in range(0, len(windows), count):
+        yield _rows(windows, slice(first, first + count))
 
 
 def _rows(windows: Windows, rows: slice) -> Windows:

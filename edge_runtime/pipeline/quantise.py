@@ -36,7 +36,8 @@ def quantise(values: np.ndarray, tensor: TensorSpec) -> np.ndarray:
             expected=f"(n, {', '.join(map(str, tensor.shape[1:]))})",
             remedy="Reshape the features to the model's input tensor.",
         )
-    return Quantiser(tensor)(values).copy()
+    with np.errstate(over="ignore"):  # too large is infinite, and saturates
+        return Quantiser(tensor)(values.astype(np.float32, copy=False)).copy()
 
 
 def dequantise(values: np.ndarray, tensor: TensorSpec) -> np.ndarray:
@@ -51,10 +52,10 @@ def dequantise(values: np.ndarray, tensor: TensorSpec) -> np.ndarray:
     Returns:
         Same shape, float64, C-contiguous; a float tensor's values unchanged.
     """
-    real = values.astype(np.float64)
-    if tensor.scale is not None:
-        real -= tensor.zero_point or 0
-        real *= tensor.scale
+    if tensor.scale is None:
+        return values.astype(np.float64)
+    real: np.ndarray = np.subtract(values, float(tensor.zero_point or 0), dtype=np.float64)
+    real *= tensor.scale
     return real
 
 
@@ -79,12 +80,10 @@ class Quantiser:
         """Return ``values`` in the tensor's dtype; valid until the next call.
 
         Args:
-            values: Any shape; float32 or what casts to it.
+            values: Any shape, float32.
         """
         if self._is_float:
             return np.ascontiguousarray(values, dtype=self._dtype)
-        if not np.can_cast(values.dtype, self._real):
-            values = values.astype(self._real)
         real, integers = self._work_of(values.shape)
         np.divide(values, self._scale, out=real)
         np.rint(real, out=real)

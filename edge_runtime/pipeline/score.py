@@ -108,8 +108,6 @@ class Scorer:
         count = len(inputs)
         if count == 1:
             return self._answer(inputs, scales)
-        if count == 0:
-            return np.empty((0, len(self._spec.labels)))
         full = count - count % self._batch
         firsts = [*range(0, full, self._batch), *range(full, count)]
         bounds = zip(firsts, [*firsts[1:], count], strict=True)

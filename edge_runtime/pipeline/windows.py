@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 
 import msgspec
 import numpy as np
@@ -84,21 +85,20 @@ class Cutter:
         """Dtype of the windows; float32 before the first frame."""
         return np.dtype(np.float32) if self._dtype is None else self._dtype
 
-    def cut(self, frame: Frame) -> Iterator[Windows]:
+    def cut(self, frame: Frame) -> Iterable[Windows]:
         """Take a frame and give out the windows it completes.
 
-        The samples are views into the buffer: use them before asking for more.
+        The samples are views into the buffer: use them before asking for more,
+        and ask for all.
 
         Raises:
             ShapeError: Channels or dtype are not those of the stream.
         """
         time_ns = self._checked(frame)
-        if len(time_ns) == 0:
-            return
-        if self._is_regular(time_ns):
-            yield from self._cut_run(frame.samples, time_ns, frame.index, None)
-        else:
-            yield from self._cut_irregular(frame.samples, time_ns, frame.index)
+        if not 0 < len(time_ns) <= self._block or not self._is_regular(time_ns):
+            return self._cut_irregular(frame.samples, time_ns, frame.index)
+        windows = self._take(frame.samples, time_ns, frame.index)
+        return () if windows is None else (windows,)
 
     # --- time ---------------------------------------------------------------------
 
@@ -113,25 +113,29 @@ class Cutter:
         # As unsigned numbers, steps of 0 and less become larger than any limit.
         steps = (time_ns[1:] - time_ns[:-1]).view(np.uint64)
         steps -= np.uint64(1)
-        return np.count_nonzero(steps < self._longest_step_ns) == len(steps)
+        return int(np.count_nonzero(steps < self._longest_step_ns)) == len(steps)
 
     def _cut_irregular(
         self, samples: np.ndarray, time_ns: np.ndarray, index: int
     ) -> Iterator[Windows]:
-        before = np.empty_like(time_ns)
-        np.maximum.accumulate(time_ns[:-1], out=before[1:])
+        """Take any frame: leave out late rows, and cut at gaps."""
+        if len(time_ns) == 0:
+            return
+        before = self._latest_before(time_ns)
+        is_accepted = time_ns > before
         if self._last_ns is None:
-            is_accepted = np.concatenate(([True], time_ns[1:] > before[1:]))
-            before[0] = time_ns[0]
-        else:
-            np.maximum(before[1:], self._last_ns, out=before[1:])
-            before[0] = self._last_ns
-            is_accepted = time_ns > before
+            is_accepted[0] = True
         rows = np.flatnonzero(is_accepted)
         self.discarded["out_of_order"] += len(time_ns) - len(rows)
         steps = (time_ns[rows] - before[rows]).view(np.uint64)
         gaps = np.flatnonzero(steps > self._longest_step_ns)
         yield from self._cut_between_gaps(samples, time_ns, index, rows, gaps)
+
+    def _latest_before(self, time_ns: np.ndarray) -> np.ndarray:
+        """Return the time of the last row accepted before each row."""
+        first_ns = int(time_ns[0]) if self._last_ns is None else self._last_ns
+        before = np.concatenate(([np.int64(first_ns)], time_ns[:-1]))
+        return np.maximum.accumulate(before)
 
     def _cut_between_gaps(
         self,
@@ -142,12 +146,14 @@ class Cutter:
         gaps: np.ndarray,
     ) -> Iterator[Windows]:
         bounds = [0, *gaps.tolist(), len(rows)]
-        for number, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        for number, (first, last) in enumerate(itertools.pairwise(bounds)):
             if number > 0:
                 self._break()
-            run = rows[first:last]
-            if len(run):
-                yield from self._cut_run(samples[run], time_ns[run], index, run)
+            for begin in range(first, last, self._block):
+                run = rows[begin : min(begin + self._block, last)]
+                windows = self._take(samples[run], time_ns[run], 0)
+                if windows is not None:
+                    yield msgspec.structs.replace(windows, index=run[windows.index] + index)
 
     def _break(self) -> None:
         """Start afresh after a gap; count the rows that no window covered."""
@@ -197,32 +203,13 @@ class Cutter:
         self._samples = np.empty((self._capacity, self._channels), dtype)
         self._times = np.empty(self._capacity, np.int64)
 
-    def _cut_run(
-        self, samples: np.ndarray, time_ns: np.ndarray, index: int, rows: np.ndarray | None
-    ) -> Iterator[Windows]:
-        """Cut rows that follow each other; ``rows`` are their places in the frame."""
+    def _take(self, samples: np.ndarray, time_ns: np.ndarray, index: int) -> Windows | None:
+        """Add rows that follow each other, ``index`` being the first's; return what is due."""
         self._last_ns = int(time_ns[-1])
-        for first in range(0, len(time_ns), self._block):
-            last = first + self._block
-            begin = self._append(samples[first:last], time_ns[first:last])
-            windows = self._due(begin, index + first if rows is None else index)
-            if windows is None:
-                continue
-            if rows is not None:
-                # ``index`` counted accepted rows; look up where they stood.
-                windows = self._renumbered(windows, index, rows[first:last])
-            if len(self._bad):
-                windows = self._finite(windows)
-            if len(windows):
-                yield windows
-
-    def _renumbered(self, windows: Windows, index: int, rows: np.ndarray) -> Windows:
-        return Windows(
-            index=rows[windows.index - index] + index,
-            start_ns=windows.start_ns,
-            end_ns=windows.end_ns,
-            samples=windows.samples,
-        )
+        windows = self._due(self._append(samples, time_ns), index)
+        if windows is None or not len(self._bad):
+            return windows
+        return self._finite(windows)
 
     def _append(self, samples: np.ndarray, time_ns: np.ndarray) -> int:
         """Add rows and return the position of the first."""
@@ -231,11 +218,7 @@ class Cutter:
         first = self._used
         last = self._used = first + len(time_ns)
         rows = self._samples[first:last]
-        if samples.dtype.kind == "f" and samples.dtype.itemsize > 4:
-            with np.errstate(over="ignore"):  # what is too large is counted as not finite
-                rows[:] = samples
-        else:
-            rows[:] = samples
+        rows[:] = samples
         self._times[first:last] = time_ns
         if rows.dtype.kind == "f":
             self._note_bad(rows, first)
@@ -289,7 +272,7 @@ class Cutter:
             (self._hop * row, row, item),
         )
 
-    def _finite(self, windows: Windows) -> Windows:
+    def _finite(self, windows: Windows) -> Windows | None:
         """Leave out windows with a bad row, and forget bad rows that are behind."""
         starts = self._next - self._hop * np.arange(len(windows), 0, -1)
         nearest = np.append(self._bad, self._used)[np.searchsorted(self._bad, starts)]
@@ -299,6 +282,8 @@ class Cutter:
         if kept == len(windows):
             return windows
         self.discarded["not_finite"] += len(windows) - int(kept)
+        if not kept:
+            return None
         return Windows(
             index=windows.index[is_good],
             start_ns=windows.start_ns[is_good],

@@ -224,9 +224,7 @@ def _wide(column: Column) -> str:
 
 
 def _narrowed(wide: np.ndarray, dtype: str) -> np.ndarray:
-    if dtype == "|b1":
-        return wide != 0
-    if dtype[1] not in "iu":
+    if dtype[1] not in "biu":
         raise WireError(f"integers were declared as {dtype}", where="columns")
     narrowed: np.ndarray = wide.astype(dtype)
     return narrowed
@@ -304,7 +302,8 @@ def _unpack_texts(column: Column, n: int, packed: bytes) -> np.ndarray:
     distinct = _distinct(column, packed[cut:], elements)
     if elements and int(codes.max()) >= len(distinct):
         raise WireError(f"column {column.name!r} has codes of no text", where="columns")
-    return distinct[codes]
+    texts: np.ndarray = distinct[codes]
+    return texts
 
 
 def _distinct(column: Column, packed: bytes, elements: int) -> np.ndarray:

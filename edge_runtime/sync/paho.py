@@ -8,7 +8,6 @@ through two bounded queues. paho's own queue, reconnection and thread stay off.
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import secrets
 import selectors
@@ -38,6 +37,7 @@ __all__ = ["PahoStats", "PahoTransport"]
 log = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")
+_RANDOM = secrets.SystemRandom()
 
 _QUEUE_LIMIT = 256
 _UNACKED_LIMIT = 60
@@ -77,8 +77,7 @@ def _guarded(
 ) -> Callable[Concatenate[PahoTransport, _P], None]:
     """Keep an exception in a callback from killing the network thread: log and count it."""
 
-    @functools.wraps(method)
-    def call(self: PahoTransport, *args: _P.args, **kwargs: _P.kwargs) -> None:
+    def call(self: PahoTransport, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
             method(self, *args, **kwargs)
         except Exception:
@@ -111,7 +110,7 @@ class PahoTransport:
         client_id: str,
         clock: Clock,
         *,
-        jitter: Callable[[], float] = secrets.SystemRandom().random,
+        jitter: Callable[[], float] = _RANDOM.random,
     ) -> None:
         self._config = config
         self._client_id = client_id
@@ -278,7 +277,7 @@ class PahoTransport:
             self._serve(client, sock, watched.wait(_POLL_S))
         watched.forget()
 
-    def _serve(self, client: Client, sock: socket.socket, ready: int) -> None:
+    def _serve(self, client: Client, sock: Any, ready: int) -> None:
         self._bell.silence()
         if ready & selectors.EVENT_READ:
             client.loop_read()
@@ -325,9 +324,10 @@ class PahoTransport:
 
     def _make_client(self) -> Client:
         from paho.mqtt import client as mqtt
+        from paho.mqtt.enums import CallbackAPIVersion
 
         client = mqtt.Client(
-            mqtt.CallbackAPIVersion.VERSION2,
+            CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             protocol=mqtt.MQTTv5 if self._is_v5 else mqtt.MQTTv311,
             reconnect_on_failure=False,
@@ -404,7 +404,9 @@ class PahoTransport:
         except UnicodeDecodeError:
             client.ack(message.mid, message.qos)
             raise
-        self._mailbox.put(Message(topic, message.payload, message.qos, message.retain), token)
+        self._mailbox.put(
+            Message(topic, bytes(message.payload), message.qos, message.retain), token
+        )
 
     @_guarded
     def _on_publish(self, *_: object) -> None:
@@ -446,10 +448,10 @@ class _Watched:
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self._selector = selector
-        self._sock: socket.socket | None = None
+        self._sock: Any = None
         self._events = 0
 
-    def expect(self, sock: socket.socket, *, read: bool, write: bool) -> None:
+    def expect(self, sock: Any, *, read: bool, write: bool) -> None:
         events = selectors.EVENT_READ * read | selectors.EVENT_WRITE * write
         if (sock, events) == (self._sock, self._events):
             return
@@ -470,7 +472,7 @@ class _Watched:
         return sum(events for key, events in ready if key.fileobj is self._sock)
 
 
-def _set_nodelay(_client: Client, _userdata: object, sock: socket.socket) -> None:
+def _set_nodelay(_client: Client, _userdata: object, sock: Any) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
@@ -484,7 +486,7 @@ def _connect_properties() -> Properties:
     from paho.mqtt.packettypes import PacketTypes
     from paho.mqtt.properties import Properties
 
-    properties = Properties(PacketTypes.CONNECT)
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.ReceiveMaximum = _QUEUE_LIMIT
     properties.MaximumPacketSize = _MAX_PACKET_BYTES
     return properties

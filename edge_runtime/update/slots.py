@@ -15,25 +15,24 @@ step is one durable write.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Literal
 
 import msgspec
 
 from edge_runtime.bundle import Bundle, load_bundle, read_archive
 from edge_runtime.errors import BundleError, StoreError, TrustError
 from edge_runtime.sync.messages import JobReport, Signed
+from edge_runtime.sync.state import StateStore
 from edge_runtime.update.trust import Statement, Trust
 
 __all__ = [
     "Candidate",
     "CandidateState",
     "Floor",
-    "KeyValue",
     "LayerTrial",
     "Record",
     "Slots",
@@ -46,19 +45,6 @@ log = logging.getLogger(__name__)
 
 CandidateState = Literal["fetching", "verified", "staged", "trial"]
 _DONE_KEPT = 32
-_T = TypeVar("_T")
-
-
-class KeyValue(Protocol):
-    """The part of `StateStore` that updates need: durable when ``set`` returns."""
-
-    def get(self, key: str, type: type[_T]) -> _T | None:  # noqa: A002 - as in StateStore
-        """Return what is stored under ``key``, or None."""
-        ...
-
-    def set(self, key: str, value: object) -> None:
-        """Store ``value`` durably under ``key``."""
-        ...
 
 
 class Floor(msgspec.Struct, frozen=True):
@@ -89,10 +75,17 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class LayerTrial(msgspec.Struct, frozen=True):
-    """A layer set that was proven and is about to go live."""
+    """A layer set that was proven and is about to go live.
+
+    Attributes:
+        job: Job that brought it.
+        layers: The complete set, as signed.
+        attempts: How often it was started; counted before each start.
+    """
 
     job: str
     layers: tuple[Signed, ...]
+    attempts: int = 0
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -145,7 +138,8 @@ class Slots:
         StoreError: The stored record cannot be read.
     """
 
-    def __init__(self, folder: Path, stream: str, *, factory: Path, state: KeyValue) -> None:
+    def __init__(self, folder: Path, stream: str, *, factory: Path, state: StateStore) -> None:
+        self.stream = stream
         self.folder = folder / stream
         self.factory = load_bundle(factory)
         self._factory_path = factory
@@ -182,6 +176,8 @@ class Slots:
             StoreError: The disk failed.
         """
         part, slot = self.part(statement), self.slot(statement.digest)
+        if slot.exists() and not part.exists():
+            return _read_verified(slot, statement)
         bundle = _read_verified(part, statement)
         try:
             _sync(part)
@@ -193,14 +189,24 @@ class Slots:
             ) from error
         return bundle
 
+    def is_installed(self, statement: Statement) -> bool:
+        """Whether the slot holds exactly what was signed."""
+        try:
+            archive = self.slot(statement.digest).read_bytes()
+        except OSError:
+            return False
+        return hashlib.sha256(archive).hexdigest() == statement.archive_sha256
+
     def open(self, digest: str, trust: Trust | None) -> tuple[Bundle, Statement | None]:
         """Load an installed base, verified again from its bytes.
 
         Returns:
-            The bundle, and its statement; None for an unsigned factory base.
+            The bundle, and its statement. The factory base always opens; its
+            statement is None if there is none, or none that can be trusted.
 
         Raises:
-            BundleError: It is missing, altered, or no longer trusted.
+            BundleError: It is altered, or no longer trusted.
+            StoreError: It is missing.
         """
         if digest == self.factory.digest:
             return self.factory, self._factory_statement(trust)
@@ -216,17 +222,12 @@ class Slots:
 
     def prune(self) -> None:
         """Delete archives and parts that nothing in the record refers to."""
-        keep = {self.slot(digest) for digest in self._kept()}
         if not self.folder.is_dir() or self.record.candidate is not None:
             return
+        keep = {self.slot(digest) for digest in self._kept()}
         for path in self.folder.iterdir():
             if path.suffix in {".zip", ".part"} and path not in keep:
                 path.unlink(missing_ok=True)
-
-    def kept_statements(self) -> dict[str, Signed]:
-        """Return the statements of the bases that can still be started."""
-        kept = self._kept()
-        return {key: value for key, value in self.record.statements.items() if key in kept}
 
     def _kept(self) -> set[str]:
         return {digest for digest in (self.record.active, self.record.previous) if digest}
@@ -249,14 +250,13 @@ class Slots:
         path = signed_path(self._factory_path)
         if trust is None or not path.exists():
             return None
-        statement = trust.verify_base(read_signed(path))
-        if statement.digest != self.factory.digest:
-            raise TrustError(
-                f"digest: the statement is for {statement.digest[:16]}",
-                where=str(path),
-                expected=f"{self.factory.digest[:16]}, the bundle beside it",
-                remedy="Sign the bundle again, or remove the statement.",
-            )
+        try:
+            statement = trust.verify_base(read_signed(path))
+            _expect("bundle beside it", self.factory.digest, statement.digest, path)
+        except BundleError as error:
+            # Only layers need the statement; a device must start without it.
+            log.error("update.factory_statement_refused", extra={"reason": str(error)})
+            return None
         return statement
 
 
@@ -317,6 +317,7 @@ def _expect(what: str, digest: str, signed: str, path: Path) -> None:
 
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, descriptor)
+    try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -115,7 +115,7 @@ def test_missing_file_is_named(files: dict[str, bytes], name: str) -> None:
     ("old", "new", "message"),
     [
         ("kind: classifier", "kind: clasifier", r"bundle.yaml:3:7: kind is 'clasifier'"),
-        ("rate_hz: 3200", "rate_hz: fast", r"bundle.yaml:4:76: stream.rate_hz is 'fast'"),
+        ("rate_hz: 3200", "rate_hz: fast", r"bundle.yaml:4:71: stream.rate_hz is 'fast'"),
         ("name: pump-bearing", "name: Pump", "model name is 'Pump'"),
         ("kind: statistics", "kind: statistic", "one of raw, statistics"),
         ("on: 0.8", "on: 0.1", "on 0.1 and off 0.6"),

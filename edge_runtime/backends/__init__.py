@@ -1,0 +1,87 @@
+"""Model runtimes behind one port, found by name and imported when chosen.
+
+| backend | runs | package |
+|---|---|---|
+| ``litert`` | ``.tflite`` | ai-edge-litert |
+| ``onnx`` | ``.onnx`` | onnxruntime |
+| ``tflite-runtime`` | ``.tflite`` | tflite-runtime, for 32-bit ARM; never chosen by itself |
+| ``reference`` | ``.npz`` | numpy alone |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from edge_runtime import registry
+from edge_runtime.errors import ConfigError, ModelError
+from edge_runtime.ports import Backend, Session, SessionOptions
+
+__all__ = ["ARTEFACT_KINDS", "load_session"]
+
+ARTEFACT_KINDS: Mapping[str, str] = MappingProxyType(
+    {"litert": "tflite", "onnx": "onnx", "reference": "reference", "tflite-runtime": "tflite"}
+)
+"""The kind of model file each built-in backend runs."""
+
+_DEFAULT_BACKENDS = {"tflite": "litert", "onnx": "onnx", "reference": "reference"}
+_MOST_THREADS = 64
+
+
+def load_session(
+    backend: str | None, kind: str, model: bytes, options: SessionOptions | None = None
+) -> Session:
+    """Open a model with the named backend, or with the one for its kind.
+
+    The backend first proves itself on a tiny model, once per process.
+
+    Args:
+        backend: Name of a backend; None takes the default for ``kind``.
+        kind: Kind of model file: ``tflite``, ``onnx`` or ``reference``.
+        model: The file's bytes, verified by the caller.
+        options: How to run it; None for one thread.
+
+    Returns:
+        A session for one worker; stateless at first.
+
+    Raises:
+        ConfigError: There is no such backend, or ``options`` make no sense.
+        MissingExtra: Its package is not installed.
+        ModelError: It does not work here, or cannot run the model.
+    """
+    options = options or SessionOptions()
+    _check_threads(options.threads)
+    name = backend or _default_backend(kind)
+    _check_kind(name, kind)
+    runtime: Backend = registry.create("backends", name, {})
+    runtime.probe()
+    return runtime.load(model, options)
+
+
+def _default_backend(kind: str) -> str:
+    if kind not in _DEFAULT_BACKENDS:
+        raise ModelError(
+            f"the model file is of kind {kind!r}",
+            expected=f"one of {', '.join(sorted(_DEFAULT_BACKENDS))}",
+            remedy="Name the backend that runs it.",
+        )
+    return _DEFAULT_BACKENDS[kind]
+
+
+def _check_kind(backend: str, kind: str) -> None:
+    if ARTEFACT_KINDS.get(backend, kind) != kind:
+        raise ModelError(
+            f"the model file is of kind {kind!r}",
+            where=f"backend {backend!r}",
+            expected=f"a file of kind {ARTEFACT_KINDS[backend]!r}",
+            remedy=f"Leave the backend out, or add a {ARTEFACT_KINDS[backend]} file to the bundle.",
+        )
+
+
+def _check_threads(threads: int) -> None:
+    if not 1 <= threads <= _MOST_THREADS:
+        raise ConfigError(
+            f"threads is {threads}",
+            expected=f"1 to {_MOST_THREADS}",
+            remedy="Most small models are fastest with 1.",
+        )

@@ -1,0 +1,206 @@
+"""What LiteRT and tflite-runtime share: one adapter around their Interpreter.
+
+Models are loaded from bytes, never from a path: that closes the gap between
+check and use, and a file that shrinks under a mapping cannot kill the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from edge_runtime.backends.blocks import BLOCK_ROWS, in_blocks, no_rows
+from edge_runtime.backends.faults import (
+    cannot_load,
+    cannot_run,
+    check_batch,
+    check_tensor,
+    closed,
+    only_one_input,
+)
+from edge_runtime.backends.tflite_state import StateKind, read_state_kind
+from edge_runtime.ports import SessionOptions
+from edge_runtime.types import TensorSpec
+
+__all__ = ["TFLiteSession", "prove"]
+
+
+def prove(backend: str, interpreter_type: Callable[..., Any]) -> None:
+    """Run the built-in test model: y = 2 x_0 - x_1 + 0.5.
+
+    An import says little: tflite-runtime imports under NumPy 2 and fails here.
+
+    Raises:
+        Exception: Whatever the runtime raises.
+    """
+    model = files(__package__).joinpath("probe.tflite").read_bytes()
+    session = TFLiteSession(backend, interpreter_type, model, SessionOptions())
+    answer = session.run(np.array([[3, 4]], np.float32))
+    session.close()
+    if answer.tolist() != [[2.5]]:
+        raise ValueError(f"the test model answered {answer.tolist()} instead of [[2.5]]")
+
+
+class TFLiteSession:
+    """One loaded TFLite model; a `Session` for one worker.
+
+    A batch is computed at once where the model's batch axis is free and it
+    keeps no state; else row by row. Both give the same bytes.
+
+    Args:
+        backend: Name for messages.
+        interpreter_type: The runtime's ``Interpreter`` class.
+        model: A complete ``.tflite`` file.
+        options: Threads inside one call.
+
+    Attributes:
+        inputs: The input tensor.
+        outputs: All output tensors; ``run`` returns the first.
+        state_kind: What the model keeps between calls, and how it is reset.
+
+    Raises:
+        ModelError: The bytes are no model this runtime can run.
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        interpreter_type: Callable[..., Any],
+        model: bytes,
+        options: SessionOptions,
+    ) -> None:
+        self._backend = backend
+        self._type = interpreter_type
+        self._model = model
+        self._threads = options.threads
+        self._start()
+        self.inputs = self._tensors(self._interpreter.get_input_details())
+        self.outputs = self._tensors(self._interpreter.get_output_details())
+        self._check_tensors()
+        self.state_kind = self._read_state_kind()
+        self._most_rows = BLOCK_ROWS if self._has_free_batch() else 1
+        self._dtype = np.dtype(self.inputs[0].dtype)
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Answer ``batch``, shape (n, …), in the dtype of the input tensor.
+
+        Rows are answered in order; a model with state carries it from row to row.
+
+        Returns:
+            The first output, shape (n, …). The array belongs to the caller.
+
+        Raises:
+            ShapeError: Shape or dtype is not the model's.
+            ModelError: The runtime failed.
+        """
+        if batch.shape != self._shape or batch.dtype != self._dtype:
+            return self._run_other(batch)
+        try:
+            self._set(self._input, batch)
+            self._invoke()
+            answer: np.ndarray = self._get(self._output)
+        except (RuntimeError, ValueError) as error:
+            raise cannot_run(self._backend, error) from error
+        return answer
+
+    def reset(self) -> None:
+        """Forget state kept between calls.
+
+        Raises:
+            ModelError: The session is closed.
+        """
+        self._check_open()
+        if self.state_kind == "resources":
+            # Resource variables outlive reset_all_variables(): only a new
+            # interpreter starts without them.
+            self._start()
+        elif self.state_kind == "variables":
+            self._interpreter.reset_all_variables()
+
+    def close(self) -> None:
+        """Free the model; later calls raise `ModelError`."""
+        self._interpreter = self._set = self._invoke = self._get = None
+        self._shape = ()
+
+    def _start(self) -> None:
+        try:
+            self._interpreter = self._type(model_content=self._model, num_threads=self._threads)
+            self._interpreter.allocate_tensors()
+        except Exception as error:
+            raise cannot_load(self._backend, "TFLite", error) from error
+        # Bound once: looking them up costs as much as a tenth of a small model.
+        self._set = self._interpreter.set_tensor
+        self._invoke = self._interpreter.invoke
+        self._get = self._interpreter.get_tensor
+        self._find_tensors()
+
+    def _find_tensors(self) -> None:
+        inputs = self._interpreter.get_input_details()
+        if len(inputs) != 1:
+            raise only_one_input(self._backend, [entry["name"] for entry in inputs])
+        self._input = inputs[0]["index"]
+        self._shape: tuple[int, ...] = tuple(inputs[0]["shape"].tolist())
+        self._output = self._interpreter.get_output_details()[0]["index"]
+
+    def _run_other(self, batch: np.ndarray) -> np.ndarray:
+        """Answer a batch of another length than the last one."""
+        self._check_open()
+        check_batch(self._backend, batch, self.inputs[0])
+        if not len(batch):
+            return no_rows(self.outputs[0])
+        if len(batch) > self._most_rows:
+            return in_blocks(self.run, batch, self._most_rows)
+        try:
+            self._resize(batch.shape)
+        except (RuntimeError, ValueError) as error:
+            if len(batch) == 1:
+                raise cannot_run(self._backend, error) from error
+            # The batch axis is free in name only: a constant inside fixes it.
+            self._most_rows = 1
+        return self.run(batch)
+
+    def _resize(self, shape: tuple[int, ...]) -> None:
+        self._shape = ()
+        self._interpreter.resize_tensor_input(self._input, shape, strict=True)
+        self._interpreter.allocate_tensors()
+        answered = self._interpreter.get_output_details()[0]["shape"][0]
+        if answered != shape[0]:
+            raise ValueError(f"{shape[0]} rows give {answered} answers")
+        self._shape = shape
+
+    def _check_open(self) -> None:
+        if self._interpreter is None:
+            raise closed(self._backend)
+
+    def _check_tensors(self) -> None:
+        for tensor in (self.inputs[0], self.outputs[0]):
+            check_tensor(self._backend, tensor)
+
+    def _tensors(self, details: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+        return tuple(_tensor(entry) for entry in details)
+
+    def _read_state_kind(self) -> StateKind:
+        try:
+            return read_state_kind(self._model)
+        except ValueError as error:
+            raise cannot_load(self._backend, "TFLite", error) from error
+
+    def _has_free_batch(self) -> bool:
+        # Rows of a model with state depend on each other.
+        signature = self._interpreter.get_input_details()[0]["shape_signature"]
+        return self.state_kind == "stateless" and signature[0] == -1
+
+
+def _tensor(details: dict[str, Any]) -> TensorSpec:
+    parameters = details["quantization_parameters"]
+    is_quantised = len(parameters["scales"]) > 0
+    return TensorSpec(
+        name=details["name"],
+        shape=tuple(details["shape"].tolist()),
+        dtype=np.dtype(details["dtype"]).name,
+        scale=float(parameters["scales"][0]) if is_quantised else None,
+        zero_point=int(parameters["zero_points"][0]) if is_quantised else None,
+    )

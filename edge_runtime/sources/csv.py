@@ -1,0 +1,156 @@
+"""Recordings in CSV."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, TextIO, TypeVar
+
+import numpy as np
+from msgspec import Meta
+
+from edge_runtime.errors import SourceError
+from edge_runtime.sources.columns import choose, position, unreadable
+from edge_runtime.sources.instants import parser_of
+from edge_runtime.sources.recording import Recording, TableConfig, Track
+from edge_runtime.spec import StreamSpec
+
+__all__ = ["CsvConfig", "CsvSource", "read_csv"]
+
+_BLOCK_ROWS = 8192
+_READABLE = "a CSV file in UTF-8"
+
+T = TypeVar("T")
+NumberedRows = Sequence[tuple[int, list[str]]]
+
+
+class CsvConfig(TableConfig, frozen=True, kw_only=True):
+    """Options of a CSV file; empty lines are no rows.
+
+    Attributes:
+        delimiter: What parts the cells.
+        has_header: Whether the first line names the columns.
+    """
+
+    delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
+    has_header: bool = True
+
+
+class CsvSource(Recording):
+    """Replays a CSV file as float64; empty cells are NaN."""
+
+    Config = CsvConfig
+
+    def __init__(self, config: CsvConfig) -> None:
+        super().__init__(config, lambda need: read_csv(config, need))
+
+
+def read_csv(config: CsvConfig, need: StreamSpec) -> Track:
+    """Read the needed columns of a CSV file up to ``last_row``.
+
+    Raises:
+        ConfigError: It has no such columns.
+        SourceError: It cannot be read; a cell is named as ``file:line:column``.
+    """
+    try:
+        with config.path.open(encoding="utf-8-sig", newline="") as file:
+            return _Reader(file, config, need).track()
+    except SourceError:
+        raise
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise unreadable(config.path, error, _READABLE) from error
+
+
+class _Reader:
+    def __init__(self, file: TextIO, config: CsvConfig, need: StreamSpec) -> None:
+        self._config = config
+        self._rows = csv.reader(file, delimiter=config.delimiter)
+        first = next((row for row in self._rows if row), None)
+        if first is None:
+            raise unreadable(config.path, ValueError("the file is empty"), _READABLE)
+        self._names = first if config.has_header else [str(i) for i in range(len(first))]
+        self._pending = [] if config.has_header else [(self._rows.line_num, first)]
+        self._channels = [self._position(column) for column in choose(config, need)]
+        column = config.time.column
+        self._time = None if column is None else self._position(column)
+
+    def _position(self, column: str | int) -> int:
+        return position(column, self._names, self._config.path)
+
+    def track(self) -> Track:
+        samples: list[np.ndarray] = []
+        times: list[np.ndarray] = []
+        for rows in self._blocks():
+            samples.append(self._samples(rows))
+            if self._time is not None:
+                times.append(self._times(rows, self._time))
+        joined = np.concatenate(samples) if samples else np.empty((0, len(self._channels)))
+        if self._time is None:
+            return Track(self._config.time.grid(len(joined)), joined)
+        return Track(np.concatenate(times) if times else np.empty(0, np.int64), joined)
+
+    def _blocks(self) -> Iterator[NumberedRows]:
+        reader = self._rows
+        numbered: Iterable[tuple[int, list[str]]] = (
+            (reader.line_num, row) for row in reader if row
+        )
+        rows = itertools.islice(itertools.chain(self._pending, numbered), self._config.last_row)
+        while block := list(itertools.islice(rows, _BLOCK_ROWS)):
+            self._check_widths(block)
+            yield block
+
+    def _check_widths(self, rows: NumberedRows) -> None:
+        width = len(self._names)
+        for line, row in rows:
+            if len(row) != width:
+                raise SourceError(
+                    f"the row has {len(row)} cells",
+                    where=f"{self._config.path}:{line}",
+                    expected=f"{width}",
+                    remedy="Perhaps the file is truncated, or the delimiter is another.",
+                )
+
+    def _samples(self, rows: NumberedRows) -> np.ndarray:
+        block = np.empty((len(rows), len(self._channels)))
+        for i, column in enumerate(self._channels):
+            block[:, i] = self._parse(rows, column, _number, "a number")
+        return block
+
+    def _times(self, rows: NumberedRows, column: int) -> np.ndarray:
+        time = self._config.time
+        parse = parser_of(time.format)
+        return np.array(
+            self._parse(rows, column, parse, f"a time in format {time.format}"), np.int64
+        )
+
+    def _parse(
+        self, rows: NumberedRows, column: int, parse: Callable[[str], T], expected: str
+    ) -> list[T]:
+        try:
+            return [parse(row[column]) for _, row in rows]
+        except (ValueError, OverflowError):
+            # Once more, slower, to say which cell it was.
+            return [self._cell(line, row, column, parse, expected) for line, row in rows]
+
+    def _cell(
+        self, line: int, row: list[str], column: int, parse: Callable[[str], T], expected: str
+    ) -> T:
+        try:
+            return parse(row[column])
+        except (ValueError, OverflowError) as error:
+            raise SourceError(
+                f"cell of column {self._names[column]!r} is {row[column][:60]!r}",
+                where=f"{self._config.path}:{line}:{column + 1}",
+                expected=expected,
+                remedy="Correct the cell, or leave it empty where a sample is missing.",
+            ) from error
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        if text.strip():
+            raise
+        return float("nan")

@@ -1,0 +1,60 @@
+"""Recordings in Parquet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edge_runtime.errors import MissingExtra
+from edge_runtime.sources.columns import choose, position, stack, times, unreadable
+from edge_runtime.sources.recording import Recording, TableConfig, Track
+from edge_runtime.spec import StreamSpec
+
+__all__ = ["ParquetSource", "read_parquet"]
+
+
+class ParquetSource(Recording):
+    """Replays columns of a Parquet file; nulls are NaN."""
+
+    Config = TableConfig
+
+    def __init__(self, config: TableConfig) -> None:
+        super().__init__(config, lambda need: read_parquet(config, need))
+
+
+def read_parquet(config: TableConfig, need: StreamSpec) -> Track:
+    """Read the needed columns.
+
+    Raises:
+        ConfigError: There are no such columns.
+        MissingExtra: pyarrow is not installed.
+        SourceError: The file cannot be read.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtra.of('source "parquet"', "pyarrow", "cloud") from error
+    try:
+        with parquet.ParquetFile(config.path) as file:
+            return _track(file, config, need)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise unreadable(config.path, error, "a Parquet file") from error
+
+
+def _track(file: Any, config: TableConfig, need: StreamSpec) -> Track:
+    available = list(file.schema_arrow.names)
+    wanted = choose(config, need)
+    names = [available[position(column, available, config.path)] for column in wanted]
+    column = config.time.column
+    time_name = None if column is None else available[position(column, available, config.path)]
+    table = file.read(columns=[*names, *([time_name] if time_name else [])])
+    samples = stack([_numpy(table, name) for name in names], names, config.path)
+    instants = None if time_name is None else _numpy(table, time_name)
+    return Track(times(config.time, instants, len(samples), config.path), samples)
+
+
+def _numpy(table: Any, name: str) -> np.ndarray:
+    array: np.ndarray = table.column(name).to_numpy()
+    return array

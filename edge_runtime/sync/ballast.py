@@ -1,0 +1,48 @@
+"""A file that only takes up space, so that there is some to give back."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+__all__ = ["Ballast"]
+
+log = logging.getLogger(__name__)
+
+_ROOM = 4
+
+
+class Ballast:
+    """Disk space held back for the moment when the disk is full.
+
+    SQLite needs space even to delete; without a reserve a full disk could
+    never be cleared from within.
+
+    Args:
+        path: The file.
+        size_bytes: Its size; 0 for no ballast at all.
+    """
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        self._path = path
+        self._size_bytes = size_bytes
+        self._is_there = path.exists() and path.stat().st_size >= size_bytes
+
+    def release(self) -> bool:
+        """Give the space back; False when it was given back already."""
+        was_there, self._is_there = self._is_there, False
+        self._path.unlink(missing_ok=True)
+        if was_there:
+            log.warning("ballast.released", extra={"path": str(self._path)})
+        return was_there and self._size_bytes > 0
+
+    def refill(self) -> None:
+        """Take the space again, once there is plenty of it."""
+        if self._is_there or not self._size_bytes:
+            return
+        if shutil.disk_usage(self._path.parent).free < _ROOM * self._size_bytes:
+            return
+        # Real bytes: a sparse file would hold back nothing.
+        self._path.write_bytes(bytes(self._size_bytes))
+        self._is_there = True

@@ -1,0 +1,1 @@
+"""The whole loop, live: `edge-runtime demo`."""

@@ -1,0 +1,106 @@
+"""One real device process whose samples a driver releases: `python -m edge_simulator.device`.
+
+It is `EdgeDevice`, unchanged, behind gated paces. When the driver hangs up,
+the device ends cleanly, so that no process outlives its simulation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_runtime.config import load_device
+from edge_runtime.errors import EdgeError
+from edge_runtime.modes.edge import EdgeDevice
+from edge_simulator.control import Channel, Gate, connect, reader
+
+__all__ = ["main"]
+
+log = logging.getLogger(__name__)
+
+_STATUS_S = 0.25
+_DRAIN_S = 10.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one device under a driver and return its exit code."""
+    args = _parser().parse_args(argv)
+    _log_to_stderr()
+    try:
+        return _run(args.config, connect(args.control))
+    except EdgeError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m edge_simulator.device", description=__doc__)
+    parser.add_argument("config", type=Path, help="device YAML")
+    parser.add_argument("--control", required=True, metavar="127.0.0.1:PORT", help="the driver")
+    return parser
+
+
+def _run(path: Path, channel: Channel) -> int:
+    config = load_device(path)
+    gates = {stream: Gate() for stream in config.streams}
+
+    def tell(event: str, facts: Mapping[str, object]) -> None:
+        channel.send({"event": event, **facts})
+
+    device = EdgeDevice(config, paces=gates, on_event=tell)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: device.stop())
+    reader(channel, lambda line: _obey(line, gates, device), device.stop)
+    ended = threading.Event()
+    threading.Thread(target=_report, args=(device, channel, ended), daemon=True).start()
+    try:
+        device.run(drain_s=_DRAIN_S, stays=True)
+    finally:
+        ended.set()
+        channel.send(_status(device) | {"event": "ended"})
+        channel.close()
+    return 0
+
+
+def _obey(line: Mapping[str, Any], gates: Mapping[str, Gate], device: EdgeDevice) -> None:
+    for stream, index in line.get("release", {}).items():
+        gates[stream].release(index)
+    if line.get("stop"):
+        device.stop()
+
+
+def _report(device: EdgeDevice, channel: Channel, ended: threading.Event) -> None:
+    while not ended.wait(_STATUS_S):
+        channel.send(_status(device))
+
+
+def _status(device: EdgeDevice) -> dict[str, object]:
+    return {"event": "status", **msgspec.to_builtins(device.status())}
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Facts("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+class _Facts(logging.Formatter):
+    """A log line followed by the record's own fields."""
+
+    _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = {key: value for key, value in vars(record).items() if key not in self._STANDARD}
+        return " ".join([super().format(record), *(f"{k}={v}" for k, v in facts.items())])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
