@@ -1,6 +1,6 @@
 """The control plane: one SQLite file that several threads and processes share.
 
-WAL, ``synchronous=FULL``: a transaction that returned has reached the disk.
+WAL: readers never wait for a writer. A transaction that returned has reached the disk.
 """
 
 from __future__ import annotations
@@ -54,8 +54,6 @@ _MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (name, reason)) WITHOUT ROWID;
     CREATE TABLE life (
         device TEXT PRIMARY KEY, payload BLOB NOT NULL, received_ns INTEGER NOT NULL);
-    CREATE TABLE effective (
-        id TEXT PRIMARY KEY, base TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE bundle (
         digest TEXT PRIMARY KEY, name TEXT NOT NULL, version TEXT NOT NULL,
         archive_sha256 TEXT NOT NULL, seq INTEGER NOT NULL, created_ns INTEGER NOT NULL);
@@ -113,14 +111,19 @@ class Database:
             return self._connection().execute(sql, values).fetchall()
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self, *, is_durable: bool = True) -> Iterator[sqlite3.Connection]:
         """Write: all of it is durable when the block ends, or none of it.
+
+        Args:
+            is_durable: False leaves the disk its time: a power cut may undo the
+                newest such transactions. For what a device says again anyway.
 
         Raises:
             StoreError: The database refuses, such as on a full disk.
         """
         connection = self._connection()
         with self._translated():
+            connection.execute(f"PRAGMA synchronous={'FULL' if is_durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -152,7 +155,6 @@ class Database:
             self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
         )
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
         with self._guard:
             self._all.append(connection)
         return connection

@@ -210,8 +210,11 @@ class Store:
                 return _acks(plan)
             if self._commit(plan):
                 return _acks(plan)
-        raise StoreError(
-            f"{_CONFLICTS_MAX} other ingesters moved the same marks first",
+        raise self._conflict()
+
+    def _conflict(self) -> StoreError:
+        return StoreError(
+            f"{_CONFLICTS_MAX} times another process changed the same rows first",
             where=str(self.folder),
             expected="at most a few ingesters per device",
             remedy="Use one shared subscription for all ingesters.",
@@ -284,6 +287,19 @@ class Store:
                 state,
             ),
         )
+
+    def _remove(self, connection: sqlite3.Connection, segments: Sequence[Segment]) -> list[Path]:
+        """Take segments and what was scored from them out of the catalogue; return the files."""
+        files = [segment.path for segment in segments]
+        for segment in segments:
+            gone = connection.execute("DELETE FROM segment WHERE id=?", (segment.id,))
+            if gone.rowcount != 1:
+                raise _ConflictError
+            name = (segment.path.relative_to(self.folder).as_posix(),)
+            shards = connection.execute("SELECT path FROM shard WHERE segment=?", name)
+            files += [self.folder / row[0] for row in shards if row[0]]
+            connection.execute("DELETE FROM shard WHERE segment=?", name)
+        return files
 
     def _path_of(self, part: _Part) -> Path:
         device, _, epoch, stream = part.key
@@ -446,23 +462,27 @@ class Store:
         write_durably([(path, content)])
         try:
             with self.database.transaction() as connection:
-                _remove_segments(connection, old, self.folder)
+                gone = self._remove(connection, old)
                 self._add(connection, part, path, len(content), state="compacted")
         except _ConflictError:
             # Another compaction was quicker with one of them.
             _unlink([path])
             return 0
-        _unlink(segment.path for segment in old)
+        _unlink(gone)
         return len(old) - 1
 
     def expire(self, before_ns: int) -> int:
-        """Delete segments whose rows are all older than an event time; return their number."""
+        """Delete segments whose rows are all older than an event time; return their number.
+
+        A compaction that changes the same segments at the same time wins.
+        """
         old = [segment for segment in self.segments() if segment.last_ns < before_ns]
-        with self.database.transaction() as connection:
-            for segment in old:
-                connection.execute("DELETE FROM segment WHERE id=?", (segment.id,))
-            _forget_shards(connection, old, self.folder)
-        _unlink(segment.path for segment in old)
+        try:
+            with self.database.transaction() as connection:
+                gone = self._remove(connection, old)
+        except _ConflictError:
+            return 0
+        _unlink(gone)
         return len(old)
 
     def delete_device(self, device: str) -> int:
@@ -471,14 +491,16 @@ class Store:
         Its marks stay, so that a device that still runs goes on where it is.
         """
         check_name(device, "device")
-        old = self.segments(device)
-        with self.database.transaction() as connection:
-            _forget_shards(connection, old, self.folder)
-            for table in _TABLES_BY_DEVICE:
-                connection.execute(f"DELETE FROM {table} WHERE device=?", (device,))  # noqa: S608
-        _unlink(segment.path for segment in old)
-        for leftover in (self.folder / "rescored").glob(f"*/{device}-*"):
-            leftover.unlink(missing_ok=True)
+        for _ in range(_CONFLICTS_MAX):
+            old = self.segments(device)
+            with contextlib.suppress(_ConflictError), self.database.transaction() as connection:
+                gone = self._remove(connection, old)
+                for table in _TABLES_BY_DEVICE:
+                    connection.execute(f"DELETE FROM {table} WHERE device=?", (device,))  # noqa: S608
+                break
+        else:
+            raise self._conflict()
+        _unlink(gone)
         return sum(segment.rows for segment in old)
 
     def _sweep(self) -> None:
@@ -526,8 +548,8 @@ class Store:
             list(wanted.values()),
         )
         return [
-            Segment(row[0], self.folder / row[1], *list(row[2:8]), is_compacted=row[8] == "compacted")
-            for row in rows
+            Segment(id, self.folder / path, *rest, is_compacted=state == "compacted")
+            for id, path, *rest, state in rows
         ]
 
     def _read(
@@ -546,7 +568,6 @@ class Store:
 
 
 _TABLES_BY_DEVICE = (
-    "segment",
     "stream",
     "gap",
     "label",
@@ -701,25 +722,6 @@ def _note_gaps(connection: sqlite3.Connection, gaps: Iterable[Gap], received_ns:
         connection.execute(
             "INSERT OR IGNORE INTO gap VALUES (?,?,?,?,?,?,?,?)",
             (*msgspec.structs.astuple(gap), received_ns),
-        )
-
-
-def _remove_segments(
-    connection: sqlite3.Connection, segments: Sequence[Segment], folder: Path
-) -> None:
-    for segment in segments:
-        gone = connection.execute("DELETE FROM segment WHERE id=?", (segment.id,))
-        if gone.rowcount != 1:
-            raise _ConflictError
-    _forget_shards(connection, segments, folder)
-
-
-def _forget_shards(
-    connection: sqlite3.Connection, segments: Iterable[Segment], folder: Path
-) -> None:
-    for segment in segments:
-        connection.execute(
-            "DELETE FROM shard WHERE segment=?", (segment.path.relative_to(folder).as_posix(),)
         )
 
 

@@ -6,10 +6,15 @@ check and use, and a file that shrinks under a mapping cannot kill the process.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from edge_runtime.backends.blocks import BLOCK_ROWS, in_blocks, no_rows
@@ -19,29 +24,97 @@ from edge_runtime.backends.faults import (
     check_batch,
     check_tensor,
     closed,
+    does_not_work,
+    import_runtime,
     only_one_input,
 )
 from edge_runtime.backends.tflite_state import StateKind, read_state_kind
 from edge_runtime.ports import SessionOptions
 from edge_runtime.types import TensorSpec
 
-__all__ = ["TFLiteSession", "prove"]
+__all__ = ["Runtime", "TFLiteSession", "load", "probe"]
 
 
-def prove(backend: str, interpreter_type: Callable[..., Any]) -> None:
-    """Run the built-in test model: y = 2 x_0 - x_1 + 0.5.
+class Runtime(msgspec.Struct, frozen=True):
+    """A package that has the TFLite Interpreter.
 
-    An import says little: tflite-runtime imports under NumPy 2 and fails here.
+    Attributes:
+        backend: Name of the backend.
+        module: Where ``Interpreter`` is.
+        package: What to install.
+        extra: The extra of edge-runtime that installs it.
+        remedy: What to do where it is installed and fails.
+    """
+
+    backend: str
+    module: str
+    package: str
+    extra: str
+    remedy: str
+
+    @property
+    def interpreter(self) -> Any:
+        """The package's ``Interpreter`` class, imported on first use."""
+        return import_runtime(self.backend, self.module, self.package, self.extra).Interpreter
+
+
+@functools.cache
+def probe(runtime: Runtime) -> str:
+    """Run the built-in test model once per process and return the version.
+
+    The model is y = 2 x_0 - x_1 + 0.5. An import would say little:
+    tflite-runtime imports under NumPy 2 and fails only here.
 
     Raises:
-        Exception: Whatever the runtime raises.
+        MissingExtra: The package is not installed.
+        ModelError: It is installed but does not work here.
     """
+    interpreter = runtime.interpreter
     model = files(__package__).joinpath("probe.tflite").read_bytes()
-    session = TFLiteSession(backend, interpreter_type, model, SessionOptions())
-    answer = session.run(np.array([[3, 4]], np.float32))
-    session.close()
-    if answer.tolist() != [[2.5]]:
-        raise ValueError(f"the test model answered {answer.tolist()} instead of [[2.5]]")
+    try:
+        with _without_stderr():
+            session = TFLiteSession(runtime.backend, interpreter, model, SessionOptions())
+            answer = session.run(np.array([[3, 4]], np.float32)).tolist()
+    except Exception as error:
+        raise does_not_work(runtime.backend, runtime.package, error, runtime.remedy) from error
+    if answer != [[2.5]]:
+        what = f"the test model answered {answer} instead of [[2.5]]"
+        raise does_not_work(runtime.backend, runtime.package, what, runtime.remedy)
+    return version(runtime.package)
+
+
+def load(runtime: Runtime, model: bytes, options: SessionOptions) -> TFLiteSession:
+    """Open a model from verified bytes with a runtime that has proved itself.
+
+    Raises:
+        MissingExtra: The package is not installed.
+        ModelError: It does not work here, or the bytes are no model it can run.
+    """
+    probe(runtime)
+    return TFLiteSession(runtime.backend, runtime.interpreter, model, options)
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Point file descriptor 2 at the null device.
+
+    The runtimes' C++ code writes a line there when the first model of a
+    process is prepared; no setting and no Python-level redirection stops it.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:
+        # A daemon without a standard error has nothing to silence.
+        yield
+        return
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
 
 
 class TFLiteSession:
@@ -65,6 +138,12 @@ class TFLiteSession:
         ModelError: The bytes are no model this runtime can run.
     """
 
+    _interpreter: Any
+    _set: Any
+    _invoke: Any
+    _get: Any
+    _shape: tuple[int, ...]
+
     def __init__(
         self,
         backend: str,
@@ -76,11 +155,12 @@ class TFLiteSession:
         self._type = interpreter_type
         self._model = model
         self._threads = options.threads
+        # Before the interpreter sees the bytes: tflite-runtime verifies nothing.
+        self.state_kind = self._read_state_kind()
         self._start()
         self.inputs = self._tensors(self._interpreter.get_input_details())
         self.outputs = self._tensors(self._interpreter.get_output_details())
         self._check_tensors()
-        self.state_kind = self._read_state_kind()
         self._most_rows = BLOCK_ROWS if self._has_free_batch() else 1
         self._dtype = np.dtype(self.inputs[0].dtype)
 
@@ -142,7 +222,7 @@ class TFLiteSession:
         if len(inputs) != 1:
             raise only_one_input(self._backend, [entry["name"] for entry in inputs])
         self._input = inputs[0]["index"]
-        self._shape: tuple[int, ...] = tuple(inputs[0]["shape"].tolist())
+        self._shape = tuple(inputs[0]["shape"].tolist())
         self._output = self._interpreter.get_output_details()[0]["index"]
 
     def _run_other(self, batch: np.ndarray) -> np.ndarray:

@@ -1,22 +1,15 @@
 """tflite-runtime, for boards LiteRT has no wheel for (32-bit ARM).
 
 Only when chosen by name: it needs NumPy 1, runs int8 models many times slower
-and, unlike LiteRT, does not verify files: a damaged one can end the process.
+and, unlike LiteRT, verifies no file: a damaged one can end the process.
 """
 
 from __future__ import annotations
 
-import functools
-
-import numpy as np
-
-from edge_runtime.backends.faults import does_not_work, import_runtime
-from edge_runtime.backends.tflite import TFLiteSession, prove
+from edge_runtime.backends import tflite
 from edge_runtime.ports import SessionOptions
 
 __all__ = ["TFLiteRuntime"]
-
-_MODULE, _PACKAGE, _EXTRA = "tflite_runtime.interpreter", "tflite-runtime", "tflite-legacy"
 
 
 class TFLiteRuntime:
@@ -29,31 +22,24 @@ class TFLiteRuntime:
 
         Raises:
             MissingExtra: tflite-runtime is not installed.
-            ModelError: It is installed but does not work here, as under NumPy 2.
+            ModelError: It is installed but does not work here.
         """
-        return _probe()
+        return tflite.probe(_RUNTIME)
 
-    def load(self, model: bytes, options: SessionOptions) -> TFLiteSession:
+    def load(self, model: bytes, options: SessionOptions) -> tflite.TFLiteSession:
         """Open a model from verified bytes.
 
         Raises:
             MissingExtra: tflite-runtime is not installed.
-            ModelError: The bytes are no model it can run, or it does not work here.
+            ModelError: It does not work here, or the bytes are no model it can run.
         """
-        # Without the probe a process under NumPy 2 would fail with a SystemError.
-        self.probe()
-        runtime = import_runtime(self.name, _MODULE, _PACKAGE, _EXTRA)
-        return TFLiteSession(self.name, runtime.Interpreter, model, options)
+        return tflite.load(_RUNTIME, model, options)
 
 
-@functools.cache
-def _probe() -> str:
-    _check_numpy()
-    runtime = import_runtime(TFLiteRuntime.name, _MODULE, _PACKAGE, _EXTRA)
-    try:
-        prove(TFLiteRuntime.name, runtime.Interpreter)
-    except Exception as error:
-        raise does_not_work(TFLiteRuntime.name, _PACKAGE, error) from error
-    package = import_runtime(TFLiteRuntime.name, "tflite_runtime", _PACKAGE, _EXTRA)
-    version: str = package.__version__
-    return version
+_RUNTIME = tflite.Runtime(
+    backend=TFLiteRuntime.name,
+    module="tflite_runtime.interpreter",
+    package="tflite-runtime",
+    extra="tflite-legacy",
+    remedy='It needs NumPy 1: pip install "edge-runtime[tflite-legacy]", or choose litert.',
+)

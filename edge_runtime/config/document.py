@@ -178,7 +178,8 @@ def _compose(text: str, where: str) -> yaml.Node:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
-        raise _invalid(place, error.problem or str(error)) from error
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
+        raise _invalid(place, problem or str(error)) from error
     except yaml.YAMLError as error:
         raise _invalid(where, str(error).splitlines()[0]) from error
     if node is None:

@@ -15,21 +15,28 @@ import queue
 import random
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import cast
 
 import msgspec
 
 from edge_runtime import registry
 from edge_runtime.clock import SystemClock
-from edge_runtime.config import DeviceConfig, StreamConfig
+from edge_runtime.config import DeviceConfig
+from edge_runtime.config.device import split_kind
 from edge_runtime.errors import SourceError
-from edge_runtime.modes.network import Network
-from edge_runtime.modes.serving import Commit, Serving
+from edge_runtime.modes.boot import boot_stream
+from edge_runtime.modes.serving import Commit
+from edge_runtime.modes.updates import StreamUpdates
+from edge_runtime.modes.uplink import Uplink
 from edge_runtime.modes.writer import Writer
 from edge_runtime.ports import Clock, Sink, Source
 from edge_runtime.sources import Pace
+from edge_runtime.sync.outbox import Outbox
+from edge_runtime.sync.state import StateStore
 from edge_runtime.types import Frame, Output
+from edge_runtime.update.trust import Trust, public_key_of
 
 __all__ = ["DeviceStatus", "EdgeDevice", "StreamStatus"]
 
@@ -39,8 +46,8 @@ OnEvent = Callable[[str, Mapping[str, object]], None]
 
 # Frames between the sources and the pipeline; when full, a source waits (policy: block).
 _INBOX_FRAMES = 16
-# How long a source may block before it looks whether it should stop.
-_READ_S = 0.25
+# How long a source, or an idle pipeline, may wait before it looks whether it should stop.
+_WAIT_S = 0.5
 # A failed source is opened again after a random time up to this, doubling each time.
 _RESTART_S = (0.5, 30.0)
 
@@ -88,7 +95,7 @@ class DeviceStatus(msgspec.Struct):
 
 
 class _Ended(msgspec.Struct, frozen=True):
-    """A recording has no more samples."""
+    """A source delivers no more."""
 
     stream: str
 
@@ -126,10 +133,12 @@ class EdgeDevice:
         self._on_event = on_event or (lambda _name, _facts: None)
         self._inbox: queue.Queue[_Item] = queue.Queue(_INBOX_FRAMES)
         self._stop = threading.Event()
+        self._closing = threading.Event()
         self._failure: BaseException | None = None
-        self._running: set[str] = set()
+        self._delivering: set[str] = set()
         self._status = {name: StreamStatus() for name in config.streams}
-        self._stack = ExitStack()
+        self._streams: dict[str, StreamUpdates] = {}
+        self._uplink: Uplink | None = None
 
     def run(self, *, drain_s: float = 10.0, stays: bool = False) -> None:
         """Run until every recording has ended or `stop` is called.
@@ -141,10 +150,9 @@ class EdgeDevice:
         Raises:
             EdgeError: A stream could not be started, or a thread failed.
         """
-        with self._stack:
-            self._open()
-            self._decide(stays)
-            self._network.drain(0.0 if self._stop.is_set() else drain_s)
+        with ExitStack() as stack:
+            self._open(stack)
+            self._decide(float("inf") if stays else drain_s)
         if self._failure is not None:
             raise self._failure
 
@@ -154,94 +162,244 @@ class EdgeDevice:
 
     def status(self) -> DeviceStatus:
         """Return what the device is doing, from any thread."""
-        link = self._network.stats()
+        uplink = self._uplink
         return DeviceStatus(
             device=self._config.device,
             streams=self._status,
-            backlog_rows=link.backlog_rows,
-            is_connected=link.is_connected,
-            counters=link.counters,
+            backlog_rows=uplink.backlog_rows if uplink else 0,
+            is_connected=uplink.is_connected if uplink else False,
+            counters=uplink.counters() if uplink else {},
         )
 
     # --- start ------------------------------------------------------------------
 
-    def _open(self) -> None:
+    def _open(self, stack: ExitStack) -> None:
         """Open everything in the order of its need; the stack closes it in reverse."""
-        names = tuple(self._config.streams)
-        sinks = [self._opened_sink(options) for options in self._config.sinks]
-        self._network = self._stack.enter_context(
-            Network(self._config, self._clock, run_on_pipeline=self._call, on_event=self._event)
-        )
-        self._serving = {name: self._network.serving(name) for name in names}
-        uploads = {name: stream.upload for name, stream in self._config.streams.items()}
-        self._writer = Writer(self._network.outbox, sinks, uploads, self._committed)
-        self._start("writer", self._writer.run)
-        self._stack.callback(self._writer.finish)
-        for name in names:
+        state = StateStore(Path(self._config.state) / "state.db", self._clock)
+        stack.callback(state.close)
+        outbox = self._opened_outbox(state)
+        stack.callback(outbox.close)
+        trust = _trust_of(self._config)
+        for name in self._config.streams:
+            self._streams[name] = boot_stream(
+                self._config, name, state=state, outbox=outbox, trust=trust, clock=self._clock
+            )
             self._note(name)
-            self._start_source(name)
-        self._start("network", self._network.run)
+        self._start_network(stack, state, outbox)
+        self._start_writer(stack, outbox)
+        for name in self._config.streams:
+            self._start_source(stack, name)
 
-    def _opened_sink(self, options: Mapping[str, object]) -> Sink:
-        named = dict(options)
-        sink = cast(Sink, registry.create("sinks", str(named.pop("kind")), named, "sinks"))
+    def _opened_outbox(self, state: StateStore) -> Outbox:
+        epoch, incarnation = state.start()
+        outbox = Outbox.open(
+            Path(self._config.state) / "outbox.db",
+            epoch=epoch,
+            incarnation=incarnation,
+            config=self._config.outbox,
+            clock=self._clock,
+        )
+        if outbox.set_aside is not None:
+            self._event("outbox.set_aside", {"path": str(outbox.set_aside)})
+        return outbox
+
+    def _start_network(self, stack: ExitStack, state: StateStore, outbox: Outbox) -> None:
+        """Without a broker in the configuration nothing leaves the device, and no thread starts."""
+        if self._config.sync is None:
+            return
+        uplink = Uplink(
+            self._config,
+            self._streams,
+            state,
+            outbox,
+            clock=self._clock,
+            on_pipeline=self._call,
+            on_event=self._event,
+        )
+        self._uplink = uplink
+        self._start(stack, "network", uplink.run)
+        stack.callback(uplink.stop)
+
+    def _start_writer(self, stack: ExitStack, outbox: Outbox) -> None:
+        sinks = [self._opened_sink(stack, options) for options in self._config.sinks]
+        is_local = self._config.sync is None
+        uploads = {
+            name: "none" if is_local else stream.upload
+            for name, stream in self._config.streams.items()
+        }
+        self._writer = Writer(outbox, sinks, uploads, self._committed)
+        self._start(stack, "writer", self._writer.run)
+        stack.callback(self._writer.finish)
+
+    def _opened_sink(self, stack: ExitStack, options: Mapping[str, object]) -> Sink:
+        kind, rest = split_kind(options)
+        sink = cast(Sink, registry.create("sinks", kind, rest, "sinks"))
         sink.open(self._config.device)
-        self._stack.callback(sink.close)
+        stack.callback(sink.close)
         return sink
 
-    def _start_source(self, name: str) -> None:
+    def _start_source(self, stack: ExitStack, name: str) -> None:
         """Open a source here, so that a wrong one fails the start, and read it in a thread."""
-        source = self._source(name, self._config.streams[name])
-        serving = self._serving[name]
-        source.open(name, serving.pipeline.spec.stream, serving.position)
-        self._running.add(name)
-        self._start(f"source-{name}", lambda: self._read(name, source))
-
-    def _source(self, name: str, config: StreamConfig) -> Source:
-        options = dict(config.source)
-        kind = str(options.pop("kind"))
-        source = registry.create("sources", kind, options, f"streams.{name}.source")
+        kind, rest = split_kind(self._config.streams[name].source)
+        source = registry.create("sources", kind, rest, f"streams.{name}.source")
         if name in self._paces:
             source.pace = self._paces[name]
-        return cast(Source, source)
+        self._open_source(name, source)
+        self._delivering.add(name)
+        self._start(stack, f"source-{name}", lambda: self._read(name, source))
+        # Run first when the stack unwinds: nobody takes frames any more.
+        stack.callback(self._closing.set)
 
-    def _start(self, name: str, run: Callable[[], None]) -> None:
+    def _open_source(self, name: str, source: Source) -> None:
+        serving = self._streams[name].serving
+        source.open(name, serving.pipeline.spec.stream, serving.position)
+
+    def _start(self, stack: ExitStack, name: str, run: Callable[[], None]) -> None:
         def guarded() -> None:
             try:
                 run()
             except BaseException as error:
+                log.exception("thread.failed", extra={"thread_name": name})
                 self._failure = self._failure or error
                 self._stop.set()
 
         thread = threading.Thread(target=guarded, name=name, daemon=True)
         thread.start()
-        self._stack.callback(thread.join)
+        stack.callback(thread.join)
 
     # --- source threads -----------------------------------------------------------
 
     def _read(self, name: str, source: Source) -> None:
         """Feed one source's frames to the pipeline until it ends or the device stops."""
         wait_s = _RESTART_S[0]
-        while not self._stop.is_set():
+        while not (self._stop.is_set() or self._closing.is_set() or source.is_exhausted):
             try:
-                frame = source.read(_READ_S)
+                frame = source.read(_WAIT_S)
             except SourceError as error:
-                wait_s = self._restart(name, source, error, wait_s)
+                self._restart(name, source, error, wait_s)
+                wait_s = min(2 * wait_s, _RESTART_S[1])
                 continue
             if frame is not None:
-                self._put(frame)
+                self._offer(frame)
                 wait_s = _RESTART_S[0]
-            elif source.is_exhausted:
-                break
         source.close()
-        self._put(_Ended(name))
+        self._offer(_Ended(name))
 
-    def _restart(self, name: str, source: Source, error: SourceError, wait_s: float) -> float:
-        """Open a failed source again after a jittered wait; return the next wait."""
+    def _offer(self, item: _Item) -> None:
+        """Hand something to the pipeline; waits while it is behind."""
+        while not self._closing.is_set():
+            with suppress(queue.Full):
+                self._inbox.put(item, timeout=_WAIT_S)
+                return
+
+    def _restart(self, name: str, source: Source, error: SourceError, wait_s: float) -> None:
+        """Open a failed source again after a jittered wait."""
         self._status[name].restarts += 1
         log.warning("source.failed", extra={"stream": name, "why": str(error)})
         source.close()
         if not self._stop.wait(random.uniform(0, wait_s)):  # noqa: S311 - jitter, no secret
-            serving = self._serving[name]
-            source.open(name, serving.pipeline.spec.stream, serving.position)
-        return min(2 * wait_s, _RESTART_S[1])
+            self._open_source(name, source)
+
+    # --- pipeline thread ------------------------------------------------------------
+
+    def _decide(self, drain_s: float) -> None:
+        """Work on what the other threads bring, until all is done."""
+        deadline_ns = None
+        while not self._is_done(deadline_ns):
+            with suppress(queue.Empty):
+                self._handle(self._inbox.get(timeout=self._next_commit_s()))
+            self._commit_due()
+            if not self._delivering and deadline_ns is None:
+                self._commit_due(everything=True)
+                deadline_ns = self._clock.monotonic_ns() + drain_s * 1e9
+        self._commit_due(everything=True)
+
+    def _is_done(self, deadline_ns: float | None) -> bool:
+        """Sources first; then, unless asked to stop, what the cloud has not acknowledged."""
+        if self._failure is not None:
+            return True
+        if deadline_ns is None:
+            return False
+        if self._stop.is_set() or self._uplink is None:
+            return True
+        is_empty = self._writer.is_idle and self._uplink.backlog_rows == 0
+        has_time = self._clock.monotonic_ns() < deadline_ns
+        return not has_time or (is_empty and deadline_ns != float("inf"))
+
+    def _handle(self, item: _Item) -> None:
+        match item:
+            case Frame():
+                self._push(item)
+            case _Call():
+                item.do()
+            case _Ended():
+                self._delivering.discard(item.stream)
+
+    def _push(self, frame: Frame) -> None:
+        output = self._streams[frame.stream].serving.push(frame)
+        status = self._note(frame.stream)
+        status.estimates += len(output.estimates)
+        status.decisions += len(output.decisions)
+        if len(output.estimates):
+            self._show(output)
+
+    def _show(self, output: Output) -> None:
+        estimates = output.estimates
+        facts = {
+            "stream": output.stream,
+            "index": int(estimates.index[-1]),
+            "time_ns": int(estimates.end_ns[-1]),
+            "value": estimates.value[-1].tolist(),
+            "score": estimates.score[-1].tolist(),
+        }
+        self._on_event("estimates.made", facts)
+        for decision in output.decisions:
+            self._on_event("decision.made", msgspec.structs.asdict(decision))
+        if self._uplink is not None:
+            self._uplink.show(output, self._streams[output.stream].serving.pipeline)
+
+    def _note(self, name: str) -> StreamStatus:
+        serving, status = self._streams[name].serving, self._status[name]
+        pipeline = serving.pipeline
+        status.position = serving.position
+        status.base, status.effective_id = pipeline.base, pipeline.effective_id
+        status.layers_made_ns = max((layer.made_ns for layer in pipeline.layers), default=None)
+        status.discarded = pipeline.discarded
+        return status
+
+    def _call(self, do: Callable[[], None]) -> None:
+        """Have something done between two windows, and let everybody know what then runs."""
+
+        def done() -> None:
+            do()
+            for name in self._streams:
+                self._note(name)
+
+        self._offer(_Call(done))
+
+    def _next_commit_s(self) -> float:
+        waits = [stream.serving.waits_s() for stream in self._streams.values()]
+        return min([_WAIT_S, *(wait for wait in waits if wait is not None)])
+
+    def _commit_due(self, *, everything: bool = False) -> None:
+        for stream in self._streams.values():
+            wait_s = stream.serving.waits_s()
+            if wait_s == 0 or (everything and wait_s is not None):
+                self._writer.put(stream.serving.take())
+
+    # --- other threads ----------------------------------------------------------------
+
+    def _committed(self, commit: Commit) -> None:
+        if self._uplink is not None:
+            self._uplink.wake()
+        self._on_event("rows.committed", {"stream": commit.stream, "position": commit.position})
+
+    def _event(self, name: str, facts: Mapping[str, object]) -> None:
+        log.info(name, extra={"facts": dict(facts)})
+        self._on_event(name, facts)
+
+
+def _trust_of(config: DeviceConfig) -> Trust | None:
+    if config.trust is None:
+        return None
+    return Trust([public_key_of(path) for path in config.trust.release_keys])

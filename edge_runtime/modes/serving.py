@@ -39,14 +39,17 @@ class Serving:
     """Push frames of one stream, and hand over a `Commit` when one is due.
 
     Thread: the pipeline thread only.
+
+    Attributes:
+        pipeline: What is live.
+        position: Index of the next sample to read.
+        event_ns: Time of the newest sample; None before the first.
     """
 
-    def __init__(
-        self, pipeline: Pipeline, *, base: str, position: int, commit_s: float, clock: Clock
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, *, position: int, commit_s: float, clock: Clock) -> None:
         self.pipeline = pipeline
-        self.base = base
         self.position = position
+        self.event_ns: int | None = None
         self._commit_ns = round(commit_s * 1e9)
         self._clock = clock
         self._outputs: list[Output] = []
@@ -57,6 +60,7 @@ class Serving:
         """Run one frame through the pipeline and keep its output for the next commit."""
         output = self.pipeline.push(frame)
         self.position = frame.index + len(frame)
+        self.event_ns = int(frame.time_ns[-1])
         self._outputs.append(output)
         self._rows += len(frame)
         if self._due_ns is None:
@@ -67,10 +71,10 @@ class Serving:
         """Make a layer set live; the next window is the first to use it."""
         self.pipeline.activate(layers)
 
-    def replace(self, pipeline: Pipeline, base: str) -> None:
+    def replace(self, pipeline: Pipeline) -> None:
         """Make a new base live; it takes over the samples of the unfinished window."""
         pipeline.take_over(self.pipeline)
-        self.pipeline, self.base = pipeline, base
+        self.pipeline = pipeline
 
     def waits_s(self) -> float | None:
         """Return the time until a commit is due, s, or None while nothing waits."""
@@ -86,7 +90,7 @@ class Serving:
             self.pipeline.stream,
             self.position,
             self.pipeline.snapshot(),
-            self.base,
+            self.pipeline.base,
             tuple(self._outputs),
         )
         self._outputs, self._rows, self._due_ns = [], 0, None

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from edge_runtime.errors import SinkError, StoreError, Transient
+from edge_runtime.errors import SinkError
 from edge_runtime.modes.serving import Commit
 from edge_runtime.pipeline.records import decisions_table, estimates_table
 from edge_runtime.ports import Sink
-from edge_runtime.sync.outbox import Batch, Outbox
+from edge_runtime.sync.outbox import Batch, Outbox, OutboxFullError
 from edge_runtime.types import Output, Table, Upload
 
 __all__ = ["Writer", "batches_of"]
@@ -43,15 +44,21 @@ class Writer:
         self._uploads = uploads
         self._on_committed = on_committed
         self._queue: queue.Queue[Commit | None] = queue.Queue(_QUEUE_COMMITS)
-        self._abandoned = False
+        self._closing = threading.Event()
         self.sink_blocks_lost = 0
 
     def put(self, commit: Commit) -> None:
         """Hand over a commit; waits while the disk is behind."""
         self._queue.put(commit)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything handed over is durable."""
+        return self._queue.unfinished_tasks == 0
+
     def finish(self) -> None:
-        """Let ``run`` return once everything handed over is durable."""
+        """Let ``run`` return once everything handed over is durable, or can not become so."""
+        self._closing.set()
         self._queue.put(None)
 
     def run(self) -> None:
@@ -61,15 +68,26 @@ class Writer:
             for output in commit.outputs:
                 self._show(output)
             self._on_committed(commit)
+            self._queue.task_done()
 
     def _commit(self, commit: Commit) -> None:
-        self._outbox.commit(
-            source=commit.stream,
-            position=commit.position,
-            snapshot=commit.snapshot,
-            base=commit.base,
-            batches=batches_of(commit.outputs, self._uploads[commit.stream]),
-        )
+        batches = batches_of(commit.outputs, self._uploads[commit.stream])
+        while True:
+            try:
+                self._outbox.commit(
+                    source=commit.stream,
+                    position=commit.position,
+                    snapshot=commit.snapshot,
+                    base=commit.base,
+                    batches=batches,
+                )
+            except OutboxFullError:
+                # Somebody else fills the disk; the commit waits in memory until there is room.
+                log.warning("outbox.full", extra={"stream": commit.stream})
+                if self._closing.wait(_RETRY_S):
+                    raise
+            else:
+                return
 
     def _show(self, output: Output) -> None:
         for sink in self._sinks:
@@ -92,7 +110,7 @@ def batches_of(outputs: Sequence[Output], upload: Upload) -> list[Batch]:
     stream = outputs[0].stream
     batches = []
     if upload != "decisions":
-        tables = [estimates_table(output.estimates) for output in outputs if output.estimates]
+        tables = [estimates_table(output.estimates) for output in outputs if len(output.estimates)]
         if tables:
             batches.append(Batch(stream=stream, kind="estimate", table=_joined(tables)))
     decisions = [decision for output in outputs for decision in output.decisions]

@@ -365,6 +365,7 @@ class _LogMelTable:
             raise _misfit(spec, f"high_hz {spec.high_hz}", f"at most half of {rate_hz} Hz")
         self._spec = spec
         self._hann = _hann(spec.frame_length)
+        self._padded = np.zeros((0, spec.fft_length))
         weights = _mel_weights(spec, rate_hz)
         heard = np.flatnonzero(weights.any(axis=1))
         # Bins that no band hears need not be multiplied.
@@ -382,9 +383,13 @@ class _LogMelTable:
         return np.log(energies, out=energies)
 
     def _of_one(self, window: _Reals) -> _Reals:
-        every = np.lib.stride_tricks.sliding_window_view(window, self._spec.frame_length)
-        frames = every[:: self._spec.frame_step] * self._hann
-        spectrum = np.fft.rfft(frames, self._spec.fft_length)[:, self._bins]
+        spec = self._spec
+        every = np.lib.stride_tricks.sliding_window_view(window, spec.frame_length)
+        frames = every[:: spec.frame_step]
+        if len(self._padded) != len(frames):
+            self._padded = np.zeros((len(frames), spec.fft_length))
+        np.multiply(frames, self._hann, out=self._padded[:, : spec.frame_length])
+        spectrum = np.fft.rfft(self._padded)[:, self._bins]
         energies: _Reals = _magnitude(spectrum) @ self._weights
         return energies
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -15,6 +16,7 @@ from edge_runtime.spec import (
     FusionLayer,
     Layer,
     LayerBody,
+    LayerKind,
     Limit,
     ModelSpec,
     Normalise,
@@ -25,6 +27,9 @@ from edge_runtime.spec import (
 )
 
 __all__ = ["Active", "LayerSet", "normalise", "scales_of"]
+
+# Changes ``z``, shape (n, k), given features (n, …) or None, and window ends (n,).
+_Step = Callable[[Reals, "np.ndarray | None", np.ndarray], Reals]
 
 _NS_PER_S = 1e9
 _FOREVER_NS = 2.0**61
@@ -83,17 +88,14 @@ class Active(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         scales: The normaliser in force: layer, base, or none.
         limits: The operating point in force.
-        refining: Layers that change the value, in the order they apply.
+        steps: What changes the value, in the order of application.
+        needs_features: Whether a step looks at the features.
     """
 
     scales: Scales | None
     limits: tuple[Limit, ...]
-    refining: tuple[Layer, ...]
-
-    @property
-    def needs_features(self) -> bool:
-        """Whether a layer looks at the features."""
-        return any(isinstance(layer.body, ResidualLayer) for layer in self.refining)
+    steps: tuple[_Step, ...]
+    needs_features: bool
 
 
 class LayerSet:
@@ -207,14 +209,34 @@ class LayerSet:
 
     def _made_active(self, layers: Sequence[Layer]) -> Active:
         scales, limits = self.base_scales, self._spec.limits
-        order: dict[type, Layer] = {type(layer.body): layer for layer in layers}
         for layer in layers:
             if isinstance(layer.body, NormaliserLayer):
                 scales = scales_of(layer.body, self._shape, "normaliser layer")
             elif isinstance(layer.body, ThresholdsLayer):
                 limits = _replaced(limits, layer.body.limits)
-        refining = (CalibrationLayer, ResidualLayer, FusionLayer, PriorLayer)
-        return Active(scales, limits, tuple(order[kind] for kind in refining if kind in order))
+        steps = self._steps(layers)
+        return Active(scales, limits, steps, any(isinstance(s, _AddResidual) for s in steps))
+
+    def _steps(self, layers: Sequence[Layer]) -> tuple[_Step, ...]:
+        """Return calibration, residual, fusion and prior, as far as they are there."""
+        by_kind = {layer.kind: layer for layer in layers}
+        kinds: tuple[LayerKind, ...] = ("calibration", "residual", "fusion", "prior")
+        ordered = [by_kind[kind] for kind in kinds if kind in by_kind]
+        clamps = self._spec.clamps
+        steps: list[_Step] = []
+        w2 = 1.0
+        for layer in ordered:
+            match layer.body:
+                case CalibrationLayer(scale=scale, offset=offset):
+                    steps.append(_Straight(scale, offset))
+                case ResidualLayer() as body:
+                    steps.append(_AddResidual(layer, body, self.base_scales, clamps.residual))
+                case FusionLayer(w0=w0, w1=w1):
+                    w2 = layer.body.w2
+                    steps.append(_Straight(w1, w0))
+                case PriorLayer() as body:
+                    steps.append(_AddPrior(layer, body, w2, clamps.prior))
+        return tuple(steps)
 
     # --- what they do ---------------------------------------------------------------
 
@@ -233,35 +255,55 @@ class LayerSet:
                 ``active.needs_features``.
             end_ns: End of each window, shape (n,).
         """
-        if not active.refining:
+        if not active.steps:
             return score
         z = to_link(score, self._spec.link)
-        w2 = 1.0
-        for layer in active.refining:
-            match layer.body:
-                case CalibrationLayer(scale=scale, offset=offset):
-                    z = z * scale + offset
-                case ResidualLayer() as body if features is not None:
-                    z += self._residual(body, features) * _fading(layer, end_ns)
-                case FusionLayer() as body:
-                    w2 = body.w2
-                    z = body.w0 + body.w1 * z
-                case PriorLayer() as body:
-                    z += self._prior(body, w2) * _fading(layer, end_ns)
+        for step in active.steps:
+            z = step(z, features, end_ns)
         return from_link(z, self._spec.link)
 
-    def _residual(self, body: ResidualLayer, features: np.ndarray) -> Reals:
-        seen = normalise(features, self.base_scales).reshape(len(features), -1)
+
+class _Straight:
+    """``scale * z + offset``: calibration, and what fusion makes of the live answer."""
+
+    def __init__(self, scale: float, offset: float) -> None:
+        self._scale = scale
+        self._offset = offset
+
+    def __call__(self, z: Reals, _features: np.ndarray | None, _end_ns: np.ndarray) -> Reals:
+        return z * self._scale + self._offset
+
+
+class _AddResidual:
+    """Adds ``intercept + weights · x``, cut to the clamp, then fading."""
+
+    def __init__(
+        self, layer: Layer, body: ResidualLayer, scales: Scales | None, largest: float
+    ) -> None:
+        self._layer = layer
+        self._scales = scales
+        self._weights = np.array(body.weights)
+        self._intercept = body.intercept
+        self._largest = largest
+
+    def __call__(self, z: Reals, features: np.ndarray | None, end_ns: np.ndarray) -> Reals:
+        seen = normalise(cast(np.ndarray, features), self._scales)
         # Products, then a sum along each contiguous row: a matrix product would
         # add in an order that depends on how many windows there are.
-        terms = seen.astype(np.float64)
-        terms *= np.array(body.weights)
-        total = np.add.reduce(terms, axis=1, keepdims=True) + body.intercept
-        return _cut(total, self._spec.clamps.residual)
+        terms = seen.reshape(len(seen), -1) * self._weights
+        total = np.add.reduce(terms, axis=1, keepdims=True) + self._intercept
+        return z + _cut(total, self._largest) * _fading(self._layer, end_ns)
 
-    def _prior(self, body: PriorLayer, w2: float) -> Reals:
-        difference = np.array(body.value) - np.array(body.base)
-        return _cut(w2 * difference, self._spec.clamps.prior)
+
+class _AddPrior:
+    """Adds ``w2 * (value - base)``, cut to the clamp, then fading."""
+
+    def __init__(self, layer: Layer, body: PriorLayer, w2: float, largest: float) -> None:
+        self._layer = layer
+        self._term = _cut(w2 * (np.array(body.value) - np.array(body.base)), largest)
+
+    def __call__(self, z: Reals, _features: np.ndarray | None, end_ns: np.ndarray) -> Reals:
+        return z + self._term * _fading(self._layer, end_ns)
 
 
 def _fading(layer: Layer, end_ns: np.ndarray) -> Reals:

@@ -57,7 +57,8 @@ class TimeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             steps *= round(step_ns)
         else:
             steps = np.rint(steps * step_ns).astype(np.int64)
-        return np.add(steps, instant_ns(self.start))
+        steps += instant_ns(self.start)
+        return steps
 
 
 def instant_ns(instant: datetime) -> int:
@@ -102,8 +103,9 @@ def _from_numbers(times: np.ndarray, unit_ns: int) -> np.ndarray:
         raise ValueError("a time is missing or out of range")
     # Whole and broken part apart: their product would lose nanoseconds.
     whole = np.floor(times)
-    broken = np.rint((times - whole) * unit_ns).astype(np.int64)
-    return np.add(whole.astype(np.int64) * unit_ns, broken)
+    result: np.ndarray = np.rint((times - whole) * unit_ns).astype(np.int64)
+    result += whole.astype(np.int64) * unit_ns
+    return result
 
 
 def _from_iso(text: str) -> int:

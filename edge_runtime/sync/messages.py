@@ -207,7 +207,14 @@ class Command(msgspec.Struct, frozen=True):
 
 
 class CloudState(msgspec.Struct, frozen=True):
-    """``all/cloud``, retained, and the ingest's will: whether rows can be taken now."""
+    """``all/cloud``, retained, and the ingest's will: whether rows can be taken now.
+
+    Attributes:
+        is_online: Whether an ingest is there; devices keep their rows while none is.
+        made_ns: When that ingest came up; another value means another ingest, which
+            has not seen what was on its way to the one before.
+        v: Protocol version.
+    """
 
     is_online: bool
     made_ns: int = 0

@@ -47,7 +47,7 @@ _CREDIBLE_NS = 1_577_836_800 * 10**9
 _MIGRATIONS = (
     """
     CREATE TABLE block (
-        id INTEGER PRIMARY KEY,
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
         incarnation INTEGER NOT NULL, epoch INTEGER NOT NULL, stream TEXT NOT NULL,
         seq0 INTEGER NOT NULL, n INTEGER NOT NULL,
         kind TEXT NOT NULL, reason TEXT NOT NULL, clock TEXT NOT NULL,

@@ -132,6 +132,7 @@ class PahoTransport:
         self._failures_in_row = 0
         self._reason = ""
         self._hold_off_s = 0.0
+        self._refusal: int | None = None
         self._stats = PahoStats()
 
     def open(self, subscriptions: Sequence[str], will: Message | None) -> None:
@@ -181,6 +182,8 @@ class PahoTransport:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(_GOODBYE_S + _HANDSHAKE_S)
+            if not thread.is_alive():
+                self._bell.close()
         self._mailbox.wake()
 
     def stats(self) -> PahoStats:
@@ -207,7 +210,7 @@ class PahoTransport:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            self._reason, self._hold_off_s = "", 0.0
+            self._reason, self._hold_off_s, self._refusal = "", 0.0, None
             try:
                 self._connect_and_pump()
             except OSError as error:
@@ -314,7 +317,10 @@ class PahoTransport:
 
     def _fall_back(self) -> None:
         """Try the other protocol version next, if the broker hung up before it said hello."""
-        if self._is_connected or self._config.protocol != "5" or self._closing.is_set():
+        is_about_version = self._refusal is None or self._refusal in _UNSUPPORTED_VERSION
+        if self._is_connected or not is_about_version or self._closing.is_set():
+            return
+        if self._config.protocol != "5":
             return
         self._is_v5 = not self._is_v5
         self._failures_in_row = 0
@@ -374,6 +380,7 @@ class PahoTransport:
     ) -> None:
         if reason.is_failure:
             self._reason = f"broker refused: {reason}"
+            self._refusal = reason.value
             return
         self._session += 1
         self._unacknowledged = 0
@@ -434,13 +441,17 @@ class _Bell:
         return self._near.fileno()
 
     def ring(self) -> None:
-        # A full pipe has enough rings in it.
-        with contextlib.suppress(BlockingIOError):
+        # A full pipe has enough rings in it, and a closed one needs none.
+        with contextlib.suppress(OSError):
             self._far.send(b"!")
 
     def silence(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._near.recv(4096)
+
+    def close(self) -> None:
+        self._far.close()
+        self._near.close()
 
 
 class _Watched:

@@ -62,9 +62,12 @@ def draw_all(
     ]
     drawn = []
     for picture, draw in drawings:
-        if draw is not None:
-            draw().savefig(folder / picture[0], dpi=_DPI, facecolor="white")
-            drawn.append(picture)
+        if draw is None:
+            continue
+        figure = draw()
+        figure.suptitle(picture[1], x=0.01, ha="left", fontsize=13, fontweight="bold", color=_INK)
+        figure.savefig(folder / picture[0], dpi=_DPI, facecolor="white")
+        drawn.append(picture)
     return drawn
 
 
@@ -190,7 +193,7 @@ def _cut(answers: Answers, outcome: Outcome, backlog: Sequence[tuple[int, int]])
         axes.axvspan(0, (last - first) / DAY_ROWS, color=_SHADE, zorder=0)
     _note(upper, (last - first) / DAY_ROWS / 2, "link cut")
     if outcome.marks.kill_row is not None and view[0] < outcome.marks.kill_row < view[1]:
-        _line(upper, (outcome.marks.kill_row - first) / DAY_ROWS, "SIGKILL")
+        _line(upper, (outcome.marks.kill_row - first) / DAY_ROWS, "SIGKILL", height=0.9)
     return figure
 
 
@@ -228,9 +231,9 @@ def _delay(replays: Sequence[Replay]) -> Any:
     step = 0.8 / len(replays)
     for position, replay in enumerate(replays):
         at = x + (position - (len(replays) - 1) / 2) * step
-        shade = 0.45 + 0.55 * position / max(1, len(replays) - 1)
+        shade = _blend(COLOURS["hybrid"], 0.55 + 0.45 * position / max(1, len(replays) - 1))
         value = np.array([replay.hybrid[year] for year in years])
-        axes.bar(at, value, width=step * 0.86, color=COLOURS["hybrid"], alpha=shade, zorder=3)
+        axes.bar(at, value, width=step * 0.86, color=shade, zorder=3)
         axes.hlines(
             [replay.ridge[year] for year in years],
             at - step * 0.43,
@@ -262,6 +265,13 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> Any
     for one in np.atleast_1d(axes).flat:
         _plain(one)
     return figure, axes
+
+
+def _blend(colour: str, strength: float) -> tuple[float, ...]:
+    """Mix a colour with white; unlike transparency it hides the grid."""
+    from matplotlib.colors import to_rgb
+
+    return tuple(1 - strength * (1 - part) for part in to_rgb(colour))
 
 
 def _plain(axes: Any) -> None:
@@ -309,7 +319,7 @@ def _legend(figure: Any, names: Sequence[str] = tuple(COLOURS)) -> None:
     handles = [Line2D([], [], color=COLOURS[name], linewidth=5, label=NAMES[name]) for name in names]
     figure.legend(
         handles=handles,
-        loc="outside upper left",
+        loc="outside upper right",
         ncols=len(names),
         frameon=False,
         labelcolor=_INK,
@@ -334,22 +344,24 @@ def _mark_story(axes: Any, outcome: Outcome) -> None:
         axes.axvspan(marks.cut_first_row, marks.cut_last_row, color=_SHADE, zorder=0)
         _note(axes, (marks.cut_first_row + marks.cut_last_row) / 2, "link cut")
     if marks.kill_row is not None:
-        _line(axes, marks.kill_row, "SIGKILL")
+        _line(axes, marks.kill_row, "SIGKILL", height=0.94)
 
 
-def _line(axes: Any, x: float, text: str) -> None:
+def _line(axes: Any, x: float, text: str, height: float = 1.0) -> None:
     axes.axvline(x, color=_FAINT, linewidth=1.0, linestyle=(0, (3, 3)), zorder=1)
-    _note(axes, x, text)
+    _note(axes, x, text, height)
 
 
-def _note(axes: Any, x: float, text: str) -> None:
+def _note(axes: Any, x: float, text: str, height: float = 1.0) -> None:
+    """Write above the axes, or, with a lower height, beside a line inside them."""
+    is_above = height >= 1.0
     axes.annotate(
         text,
-        (x, 1.0),
+        (x, height),
         xycoords=("data", "axes fraction"),
-        xytext=(0, 3),
+        xytext=(0, 3) if is_above else (5, 0),
         textcoords="offset points",
-        ha="center",
+        ha="center" if is_above else "left",
         va="bottom",
         color=_FAINT,
         fontsize=9,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edge_runtime.bundle import Golden
 from edge_runtime.spec import (
     ArtefactSpec,
     ChannelSpec,
@@ -81,3 +84,90 @@ def make_spec() -> Callable[..., ModelSpec]:
         return ModelSpec(**(fields | changes))  # type: ignore[arg-type]
 
     return make
+
+
+PLUGIN = '''
+import ctypes, json, os, sys
+import numpy as np
+from edge_runtime.errors import ModelError
+from edge_runtime.types import TensorSpec
+
+class Misbehaving:
+    """A backend whose model file says how to go wrong."""
+    name = "misbehaving"
+
+    def probe(self):
+        return "1"
+
+    def load(self, model, options):
+        try:
+            behaviour = json.loads(model)["do"]
+        except Exception as error:
+            raise ModelError(f"the model cannot be loaded: {error}") from error
+        return Session(behaviour)
+
+class Session:
+    inputs = (TensorSpec("x", (1, 2), "float32"),)
+    outputs = (TensorSpec("y", (1, 1), "float32"),)
+
+    def __init__(self, do):
+        self.do, self.calls = do, 0
+        if do == "exit":
+            sys.exit(7)
+        if do == "tell":
+            raise ModelError("told: " + " ".join(os.environ))
+
+    def run(self, batch):
+        self.calls += 1
+        answer = batch.sum(axis=1, keepdims=True)
+        if self.do == "crash":
+            ctypes.string_at(0)
+        elif self.do == "hang":
+            while True: pass
+        elif self.do == "nan":
+            answer = answer * np.nan
+        elif self.do == "memory":
+            answer = answer + np.ones(2**30 // 8 * 4).sum() * 0
+        elif self.do == "stateful":
+            answer = answer + self.calls
+        elif self.do == "batchy":
+            answer = answer + (len(batch) > 1)
+        elif self.do == "flood":
+            os.write(1, b"x" * 2**20)
+        elif self.do == "files":
+            self.kept = [open("/dev/null") for _ in range(200)]
+        return answer.astype(np.float32)
+
+    def reset(self):
+        pass
+
+    def close(self):
+        if self.do == "die_late":
+            import atexit
+            atexit.register(ctypes.string_at, 0)
+'''
+
+
+@pytest.fixture
+def misbehaving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Install a backend for child processes; return its name."""
+    site = tmp_path / "site"
+    facts = site / "misbehaving-1.dist-info"
+    facts.mkdir(parents=True)
+    (site / "misbehaving.py").write_text(PLUGIN)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: misbehaving\nVersion: 1\n")
+    (facts / "entry_points.txt").write_text(
+        "[edge_runtime.backends]\nmisbehaving = misbehaving:Misbehaving\n"
+    )
+    monkeypatch.syspath_prepend(str(site))
+    return "misbehaving"
+
+
+GOLDEN_INPUTS = np.array([[[1.0, -2.0]], [[3.0, 2.0]], [[0.0, 0.0]]])
+
+
+@pytest.fixture(scope="session")
+def golden() -> Golden:
+    """Three windows; the answer is the sum of their normalised samples."""
+    features = (GOLDEN_INPUTS.astype(np.float32) - [1.0, -2.0]) / [2.0, 4.0]
+    return Golden(GOLDEN_INPUTS, features.sum(axis=2).astype(np.float64))

@@ -1,0 +1,220 @@
+"""What ONNX Runtime does not tell about a model, read from the file itself.
+
+Integer inputs and outputs carry their scale in the neighbouring
+(De)QuantizeLinear node; and a matrix product with a computed right-hand side
+is rounded differently in a batch than alone. Source: ``onnx.proto3`` and the
+Protocol Buffers encoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+
+__all__ = ["OnnxGraph", "Quantisation", "read_graph"]
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
+
+# Field numbers in their messages.
+_MODEL_GRAPH = 7
+_GRAPH_NODE, _GRAPH_INITIALISER = 1, 5
+_NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE = 1, 2, 4
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_FLOAT, _TENSOR_INT32 = 1, 2, 4, 5
+_TENSOR_NAME, _TENSOR_RAW, _TENSOR_LOCATION = 8, 9, 14
+
+_RAW_DTYPES = {1: "<f4", 2: "<u1", 3: "<i1", 4: "<u2", 5: "<i2", 6: "<i4"}
+_MOVES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+_PRODUCTS = frozenset({"Gemm", "MatMul"})
+
+
+class Quantisation(msgspec.Struct, frozen=True):
+    """How the integers of a tensor stand for real values."""
+
+    scale: float
+    zero_point: int
+
+
+class _Node(msgspec.Struct, frozen=True):
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class OnnxGraph:
+    """The main graph of a model.
+
+    Args:
+        nodes: Its nodes in order.
+        constants: Its initialisers, undecoded, by name.
+    """
+
+    def __init__(self, nodes: list[_Node], constants: dict[str, memoryview]) -> None:
+        self._nodes = nodes
+        self._constants = constants
+
+    @property
+    def has_computed_product(self) -> bool:
+        """Whether some matrix product has a right-hand side that is no plain constant.
+
+        ONNX Runtime packs constant ones in advance and multiplies every row
+        alike. For others, dequantised weights among them, it takes another
+        kernel for a single row, which adds up in another order.
+        """
+        return any(
+            node.operator in _PRODUCTS and node.inputs[1] not in self._constants
+            for node in self._nodes
+        )
+
+    def input_quantisation(self, name: str) -> Quantisation | None:
+        """Return how an input is dequantised, or None if it is not."""
+        names = {name}
+        for node in self._nodes:
+            if node.inputs and node.inputs[0] in names:
+                if node.operator == "DequantizeLinear":
+                    return self._quantisation(node)
+                if node.operator in _MOVES:
+                    names.add(node.outputs[0])
+        return None
+
+    def output_quantisation(self, name: str) -> Quantisation | None:
+        """Return how an output was quantised, or None if it was not."""
+        for node in reversed(self._nodes):
+            if name in node.outputs:
+                if node.operator == "QuantizeLinear":
+                    return self._quantisation(node)
+                if node.operator not in _MOVES:
+                    return None
+                name = node.inputs[0]
+        return None
+
+    def _quantisation(self, node: _Node) -> Quantisation:
+        scale = self._number(node.inputs[1])
+        has_zero_point = len(node.inputs) > 2 and node.inputs[2] != ""
+        return Quantisation(scale, int(self._number(node.inputs[2])) if has_zero_point else 0)
+
+    def _number(self, name: str) -> float:
+        if name not in self._constants:
+            raise ValueError(f"the scale or zero point {name!r} is no constant")
+        return _scalar(self._constants[name], name)
+
+
+def read_graph(model: bytes) -> OnnxGraph:
+    """Read the main graph of an ``.onnx`` file.
+
+    Raises:
+        ValueError: The bytes are no ONNX model, or its weights are elsewhere.
+    """
+    nodes: list[_Node] = []
+    constants: dict[str, memoryview] = {}
+    for number, part in _parts(_graph_of(model)):
+        if number == _GRAPH_NODE:
+            nodes.append(_node(part))
+        elif number == _GRAPH_INITIALISER:
+            constants[_name_of(part)] = part
+    return OnnxGraph(nodes, constants)
+
+
+def _graph_of(model: bytes) -> memoryview:
+    for number, part in _parts(memoryview(model)):
+        if number == _MODEL_GRAPH:
+            return part
+    raise ValueError("it holds no graph")
+
+
+def _node(message: memoryview) -> _Node:
+    operator, inputs, outputs = "", [], []
+    for number, part in _parts(message):
+        if number == _NODE_INPUT:
+            inputs.append(_text(part))
+        elif number == _NODE_OUTPUT:
+            outputs.append(_text(part))
+        elif number == _NODE_TYPE:
+            operator = _text(part)
+    return _Node(operator, tuple(inputs), tuple(outputs))
+
+
+def _name_of(tensor: memoryview) -> str:
+    name = ""
+    for number, value in _fields(tensor):
+        if number == _TENSOR_NAME and isinstance(value, memoryview):
+            name = _text(value)
+        elif number == _TENSOR_LOCATION and value == 1:
+            raise ValueError("its weights are in another file; save it as one file")
+    return name
+
+
+def _scalar(tensor: memoryview, name: str) -> float:
+    """Return the one number of a tensor, from whichever field holds it."""
+    fields = dict(_fields(tensor))
+    values = _numbers(fields)
+    if len(values) != 1:
+        raise ValueError(f"{name!r} has {len(values)} numbers; a tensor here has one scale")
+    return float(values[0])
+
+
+def _numbers(fields: dict[int, int | memoryview]) -> list[float]:
+    raw, floats, integer = (fields.get(n) for n in (_TENSOR_RAW, _TENSOR_FLOAT, _TENSOR_INT32))
+    if isinstance(raw, memoryview):
+        dtype = fields.get(_TENSOR_TYPE)
+        if dtype not in _RAW_DTYPES:
+            raise ValueError(f"a scale or zero point has the data type {dtype!r}")
+        return [float(value) for value in np.frombuffer(raw, _RAW_DTYPES[dtype])]
+    if isinstance(floats, memoryview):
+        return [float(value) for value in np.frombuffer(floats, "<f4")]
+    if isinstance(integer, memoryview):
+        integer = _varint(integer, 0)[0] if len(integer) else None
+    # Negative numbers are written as their 64-bit complement.
+    return [] if integer is None else [integer - (1 << 64) if integer >> 63 else integer]
+
+
+def _parts(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield the fields of a message that are messages or texts themselves."""
+    for number, value in _fields(message):
+        if isinstance(value, memoryview):
+            yield number, value
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield number and undecoded value of every field."""
+    place = 0
+    while place < len(message):
+        key, place = _varint(message, place)
+        number, wire_type = key >> 3, key & 7
+        if wire_type == _VARINT:
+            value, place = _varint(message, place)
+            yield number, value
+            continue
+        length, place = _length(message, place, wire_type)
+        if place + length > len(message):
+            raise ValueError("it ends in the middle of a field")
+        yield number, message[place : place + length]
+        place += length
+
+
+def _length(message: memoryview, place: int, wire_type: int) -> tuple[int, int]:
+    if wire_type == _BYTES:
+        return _varint(message, place)
+    if wire_type not in _FIXED_BYTES:
+        raise ValueError(f"a field has the unknown wire type {wire_type}")
+    return _FIXED_BYTES[wire_type], place
+
+
+def _varint(message: memoryview, place: int) -> tuple[int, int]:
+    """Return the number at ``place`` and the place after it."""
+    number = 0
+    for shift in range(0, 70, 7):
+        if place >= len(message):
+            raise ValueError("it ends in the middle of a number")
+        byte = message[place]
+        place += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, place
+    raise ValueError("a number is too long")
+
+
+def _text(value: memoryview) -> str:
+    return bytes(value).decode("utf-8", "replace")

@@ -1,0 +1,97 @@
+"""Brings one stream up: what to run, loaded, and where it stopped last time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge_runtime.bundle import Bundle
+from edge_runtime.config import DeviceConfig, StreamConfig
+from edge_runtime.errors import ModelError
+from edge_runtime.modes.serving import Serving
+from edge_runtime.modes.updates import StreamUpdates
+from edge_runtime.pipeline import Pipeline
+from edge_runtime.ports import Clock
+from edge_runtime.spec import Layer
+from edge_runtime.sync.outbox import Outbox
+from edge_runtime.sync.state import StateStore
+from edge_runtime.update.actions import ActivateBase
+from edge_runtime.update.agent import UpdateAgent
+from edge_runtime.update.proof import LayerProver, open_bundle
+from edge_runtime.update.slots import Slots
+from edge_runtime.update.trust import Trust
+
+__all__ = ["boot_stream"]
+
+log = logging.getLogger(__name__)
+
+
+def boot_stream(
+    config: DeviceConfig,
+    name: str,
+    *,
+    state: StateStore,
+    outbox: Outbox,
+    trust: Trust | None,
+    clock: Clock,
+) -> StreamUpdates:
+    """Choose, load and resume what stream ``name`` runs.
+
+    Raises:
+        BundleError: The factory bundle does not load.
+        ModelError: The model does not open with the configured backend.
+        StoreError: The device's databases failed.
+    """
+    stream = config.streams[name]
+    folder = Path(config.state) / "slots"
+    slots = Slots(folder, name, factory=stream.model.bundle, state=state)
+    prover = LayerProver(stream.model.backend, threads=stream.model.threads)
+    agent = UpdateAgent(
+        slots,
+        device=config.device,
+        trust=trust,
+        clock=clock,
+        event_ns=lambda: serving.event_ns,
+        prove=prover,
+    )
+    chosen = agent.boot()
+    build = _Builder(stream, name)
+    pipeline = build.pipeline(chosen.bundle, chosen.layers)
+    serving = _resumed(pipeline, outbox, commit_s=config.outbox.commit_s, clock=clock)
+    return StreamUpdates(agent, serving, build, stream.model.backend)
+
+
+class _Builder:
+    """Make pipelines of one stream: for the boot, and for each new base."""
+
+    def __init__(self, stream: StreamConfig, name: str) -> None:
+        self._stream = stream
+        self._name = name
+
+    def __call__(self, action: ActivateBase) -> Pipeline:
+        return self.pipeline(action.bundle, action.layers)
+
+    def pipeline(self, bundle: Bundle, layers: Sequence[Layer]) -> Pipeline:
+        model = self._stream.model
+        session = open_bundle(bundle, model.backend, model.threads)
+        return Pipeline(
+            bundle.spec,
+            session,
+            base=bundle.digest,
+            layers=layers,
+            stream=self._name,
+            upload=self._stream.upload,
+        )
+
+
+def _resumed(pipeline: Pipeline, outbox: Outbox, *, commit_s: float, clock: Clock) -> Serving:
+    """Restore what the last commit left; without one, or after another base, start clean."""
+    resume = outbox.resume(pipeline.stream)
+    position = resume.position if resume else 0
+    if resume and resume.snapshot:
+        try:
+            pipeline.restore(resume.snapshot)
+        except ModelError as error:
+            log.warning("resume.snapshot_unusable", extra={"why": str(error)})
+    return Serving(pipeline, position=position, commit_s=commit_s, clock=clock)

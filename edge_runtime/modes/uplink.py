@@ -1,0 +1,136 @@
+"""The network thread: the link to the broker, and the update agents behind it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from edge_runtime.config import DeviceConfig, SyncConfig
+from edge_runtime.modes.updates import OnEvent, StreamUpdates, Updates
+from edge_runtime.pipeline import Pipeline
+from edge_runtime.ports import Clock, Message
+from edge_runtime.sync.link import Downlink, Link
+from edge_runtime.sync.messages import LastRow
+from edge_runtime.sync.outbox import Outbox
+from edge_runtime.sync.paho import PahoTransport
+from edge_runtime.sync.state import StateStore
+from edge_runtime.types import Output
+from edge_runtime.version import __version__
+
+__all__ = ["Uplink"]
+
+
+class Uplink:
+    """Drain the outbox, and carry jobs to the agents.
+
+    Thread: `run` is the network thread; the rest is callable from any thread.
+
+    Args:
+        config: The device's, with a broker in it.
+        streams: By name.
+        state: Started.
+        outbox: Open.
+        clock: For time-outs.
+        on_pipeline: Runs something on the pipeline thread, between two windows.
+        on_event: Told about the link, and about what went live or was refused.
+    """
+
+    def __init__(
+        self,
+        config: DeviceConfig,
+        streams: Mapping[str, StreamUpdates],
+        state: StateStore,
+        outbox: Outbox,
+        *,
+        clock: Clock,
+        on_pipeline: Callable[[Callable[[], None]], None],
+        on_event: OnEvent,
+    ) -> None:
+        sync = config.sync or SyncConfig()
+        transport = PahoTransport(sync, config.device, clock)
+        self._link = Link(config.device, transport, outbox, state, clock, self._take, sync)
+        self._updates = Updates(
+            config.device,
+            streams,
+            send=self._link.send,
+            wake=self._link.wake,
+            on_pipeline=on_pipeline,
+            on_event=self._announced(on_event),
+        )
+        self._streams = streams
+        self._outbox = outbox
+        self._clock = clock
+        self._on_event = on_event
+        self._stop = threading.Event()
+        self.is_connected = False
+
+    @property
+    def backlog_rows(self) -> int:
+        """Rows that the cloud has not acknowledged."""
+        return self._outbox.stats().rows
+
+    def counters(self) -> dict[str, int]:
+        """Return what the link counts."""
+        return {
+            name: int(value) for name, value in msgspec.structs.asdict(self._link.stats()).items()
+        }
+
+    def run(self) -> None:
+        """Work until `stop`, then say good-bye."""
+        self._announce()
+        self._link.open()
+        try:
+            self._updates.start()
+            while not self._stop.is_set():
+                self._link.step(1.0)
+                self._note_link()
+                self._updates.step(self._clock.monotonic_ns())
+        finally:
+            self._link.close()
+
+    def stop(self) -> None:
+        """End `run`."""
+        self._stop.set()
+        self._link.wake()
+
+    def wake(self) -> None:
+        """Look at the outbox now."""
+        self._link.wake()
+
+    def show(self, output: Output, pipeline: Pipeline) -> None:
+        """Show the newest answer of a stream to whoever watches."""
+        estimates = output.estimates
+        values = dict(zip(pipeline.spec.labels, estimates.value[-1].tolist(), strict=True))
+        self._link.show(output.stream, LastRow(int(estimates.end_ns[-1]), values, pipeline.started))
+
+    def _take(self, asked: Downlink) -> tuple[Message, ...]:
+        # What the agents answer is sent by themselves, some of it later.
+        self._updates.take(asked)
+        return ()
+
+    def _note_link(self) -> None:
+        is_connected = self._link.stats().is_connected
+        if is_connected != self.is_connected:
+            self.is_connected = is_connected
+            self._updates.set_link(is_connected)
+            self._on_event("link.changed", {"is_connected": is_connected})
+
+    def _announced(self, on_event: OnEvent) -> OnEvent:
+        """Say in ``up/life`` what runs, before anybody is told that it changed."""
+
+        def tell(name: str, facts: Mapping[str, object]) -> None:
+            if name.endswith(".activated"):
+                self._announce()
+            on_event(name, facts)
+
+        return tell
+
+    def _announce(self) -> None:
+        pipelines = {name: stream.serving.pipeline for name, stream in self._streams.items()}
+        self._link.announce(
+            base={name: pipeline.base for name, pipeline in pipelines.items()},
+            effective={name: pipeline.effective_id for name, pipeline in pipelines.items()},
+            runtime=__version__,
+        )

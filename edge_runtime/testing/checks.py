@@ -1,0 +1,138 @@
+"""Contract checks: what every source and every sink must do, whoever wrote it.
+
+Each raises AssertionError with a sentence; use them with any test runner.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from edge_runtime.ports import Sink, Source
+from edge_runtime.spec import StreamSpec
+from edge_runtime.types import Frame, Output
+
+__all__ = ["check_sink", "check_source", "read_all"]
+
+_READS = 100_000
+_PATIENCE_S = 10.0
+
+
+def check_source(
+    make: Callable[[], Source], need: StreamSpec, *, resume_at: Sequence[int] = (1,)
+) -> None:
+    """Check a source that can be replayed.
+
+    Args:
+        make: Builds it, unpaced; called for every check.
+        need: Channels and rate that it can deliver.
+        resume_at: Indices to start again from.
+    """
+    frames = _read(make(), need, 0)
+    _check_frames(frames, need)
+    for index in resume_at:
+        _check_resumed(frames, _read(make(), need, index), index)
+    _check_ends(make(), need, frames[-1].index + len(frames[-1]))
+    _check_closes(make(), need)
+    _check_closes_from_another_thread(make(), need)
+
+
+def check_sink(make: Callable[[], Sink], outputs: Sequence[Output]) -> None:
+    """Check that a sink takes results, can be closed twice and opened again.
+
+    Args:
+        make: Builds it.
+        outputs: Results to write, in order.
+    """
+    sink = make()
+    for _ in range(2):
+        sink.open("contract")
+        for output in outputs:
+            sink.write(output)
+        sink.close()
+        sink.close()
+    make().close()
+
+
+def read_all(source: Source) -> list[Frame]:
+    """Read an open source until it is exhausted; close it."""
+    frames: list[Frame] = []
+    for _ in range(_READS):
+        if source.is_exhausted:
+            break
+        frame = source.read(0.1)
+        if frame is not None:
+            frames.append(frame)
+    _require(source.is_exhausted, "a recording must end")
+    source.close()
+    return frames
+
+
+def _read(source: Source, need: StreamSpec, index: int) -> list[Frame]:
+    source.open("contract", need, index)
+    return read_all(source)
+
+
+def _check_frames(frames: Sequence[Frame], need: StreamSpec) -> None:
+    _require(bool(frames), "a recording has at least one frame")
+    position = frames[0].index
+    for frame in frames:
+        _require(frame.stream == "contract", "a frame carries the stream's name")
+        _require(frame.index == position, "frames follow each other without gap or overlap")
+        _require(0 < len(frame) <= 65536, "a frame is not empty and not huge")
+        _require(frame.samples.shape[1] == len(need.channels), "a frame has the needed channels")
+        _require(frame.time_ns.dtype == np.int64, "times are int64")
+        _require(frame.samples.dtype.kind in "iuf", "samples are real numbers")
+        position += len(frame)
+
+
+def _check_resumed(frames: Sequence[Frame], again: Sequence[Frame], index: int) -> None:
+    first = max(index, frames[0].index)
+    samples, times = _joined(frames)
+    resumed = _joined(again) if again else (samples[:0], times[:0])
+    start = first - frames[0].index
+    _require(not again or again[0].index == first, f"a replay begins at index {first}")
+    _require(_is_equal(samples[start:], resumed[0]), f"a replay from {index} repeats the samples")
+    _require(_is_equal(times[start:], resumed[1]), f"a replay from {index} repeats the times")
+
+
+def _check_ends(source: Source, need: StreamSpec, index: int) -> None:
+    source.open("contract", need, index)
+    _require(read_all(source) == [], "a recording opened at its end delivers nothing")
+
+
+def _check_closes(source: Source, need: StreamSpec) -> None:
+    source.close()
+    source.open("contract", need, 0)
+    source.close()
+    source.close()
+    _require(source.read(0.0) is None, "a closed source delivers nothing")
+
+
+def _check_closes_from_another_thread(source: Source, need: StreamSpec) -> None:
+    source.open("contract", need, 0)
+    thread = threading.Thread(target=source.close)
+    thread.start()
+    for _ in range(_READS):
+        if source.read(0.0) is None:
+            break
+    thread.join(_PATIENCE_S)
+    _require(not thread.is_alive(), "close returns while another thread reads")
+
+
+def _joined(frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray]:
+    return (
+        np.concatenate([frame.samples for frame in frames]),
+        np.concatenate([frame.time_ns for frame in frames]),
+    )
+
+
+def _is_equal(expected: np.ndarray, actual: np.ndarray) -> bool:
+    return expected.dtype == actual.dtype and expected.tobytes() == actual.tobytes()
+
+
+def _require(is_fact: bool, sentence: str) -> None:
+    if not is_fact:
+        raise AssertionError(sentence)

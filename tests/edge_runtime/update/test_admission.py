@@ -1,0 +1,163 @@
+"""A child process judges a bundle: whatever the bundle does, the answer is a verdict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from edge_runtime.bundle import Golden, pack, save_bundle, write_golden
+from edge_runtime.spec import ArtefactSpec, ModelSpec
+from edge_runtime.update.admission import Admission, admit
+
+
+@pytest.fixture
+def make_archive(
+    tmp_path: Path, make_spec: Callable[..., ModelSpec], golden: Golden
+) -> Callable[..., Path]:
+    """Write a bundle whose model misbehaves as told, as one zip."""
+
+    def make(do: str = "ok", *, model: bytes | None = None, vectors: Golden = golden) -> Path:
+        spec = make_spec(artefacts=(ArtefactSpec("misbehaving", "model.json", "float32"),))
+        files = {
+            "model.json": json.dumps({"do": do}).encode() if model is None else model,
+            "golden.npz": write_golden(vectors),
+        }
+        path = tmp_path / f"{do}.zip"
+        path.write_bytes(pack(save_bundle(tmp_path / do, spec, files)))
+        return path
+
+    return make
+
+
+def test_a_sound_bundle_is_admitted_within_a_second_or_two(make_archive, misbehaving) -> None:
+    """A model that reproduces its golden vectors passes, and its memory is measured."""
+    verdict = admit(make_archive(), misbehaving)
+
+    assert verdict == Admission(
+        True,
+        seconds=verdict.seconds,
+        peak_rss_mb=verdict.peak_rss_mb,
+        worst_difference=verdict.worst_difference,
+    )
+    assert verdict.worst_difference < 1e-6
+    assert 10 < verdict.peak_rss_mb < 400
+    assert verdict.seconds < 10
+
+
+@pytest.mark.parametrize(
+    ("do", "reason"),
+    [
+        ("crash", "crash: killed by SIG"),
+        ("die_late", "crash: killed by SIG"),
+        ("exit", "crash: exit code 7"),
+        ("nan", "nan: "),
+        ("stateful", "repeat: "),
+        ("batchy", "batch: "),
+        ("memory", "memory: more than 256 MiB"),
+        ("files", "crash: exit code 1: OSError: "),
+        ("flood", "crash: "),
+    ],
+)
+def test_misbehaviour_is_a_refusal_with_a_reason(
+    make_archive, misbehaving, do: str, reason: str
+) -> None:
+    """Crashes, state, NaN and greed end the child, never this process."""
+    verdict = admit(make_archive(do), misbehaving, limit_mb=256)
+
+    assert not verdict.is_admitted
+    assert verdict.reason.startswith(reason)
+
+
+def test_a_hanging_model_is_ended_in_time(make_archive, misbehaving) -> None:
+    """A model that never answers is killed at the limit."""
+    verdict = admit(make_archive("hang"), misbehaving, limit_s=3)
+
+    assert not verdict.is_admitted
+    assert verdict.reason.startswith("time: ")
+    assert verdict.seconds < 8
+
+
+def test_other_answers_than_golden_are_refused(make_archive, misbehaving, golden) -> None:
+    """An answer beyond the tolerance is refused with the difference and the bound."""
+    wrong = Golden(golden.inputs, golden.outputs + 0.5)
+
+    verdict = admit(make_archive(vectors=wrong), misbehaving)
+
+    assert not verdict.is_admitted
+    assert verdict.reason == "golden: an answer differs by 0.5 > 0.001"
+
+
+def test_golden_outputs_of_another_shape_are_refused(make_archive, misbehaving, golden) -> None:
+    """Golden outputs for two labels do not admit a model of one."""
+    wide = Golden(golden.inputs, np.repeat(golden.outputs, 2, axis=1))
+
+    assert admit(make_archive(vectors=wide), misbehaving).reason.startswith("golden: ")
+
+
+@pytest.mark.parametrize("model", [b"", b"{", b"\x00" * 1000], ids=["empty", "truncated", "zeros"])
+def test_files_that_are_no_model_are_refused(make_archive, misbehaving, model: bytes) -> None:
+    """An empty, truncated or foreign model file is refused as one that does not load."""
+    verdict = admit(make_archive(model=model), misbehaving)
+
+    assert not verdict.is_admitted
+    assert verdict.reason.startswith("load: ")
+
+
+def test_bundles_that_are_none_are_refused(tmp_path: Path, make_archive) -> None:
+    """Missing, empty, garbage and truncated archives each give a reason."""
+    whole = make_archive().read_bytes()
+    files = {"empty": b"", "garbage": b"x" * 5000, "truncated": whole[: len(whole) // 2]}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+
+    verdicts = [admit(tmp_path / name) for name in (*files, "missing")]
+
+    assert all(not one.is_admitted and one.reason.startswith("bundle: ") for one in verdicts)
+
+
+def test_a_backend_that_is_not_there_is_said(make_archive) -> None:
+    """A backend that nobody registered is a reason, not a crash."""
+    verdict = admit(make_archive(), "misbehaving")
+
+    assert not verdict.is_admitted
+    assert "misbehaving" in verdict.reason
+
+
+def test_an_archive_without_golden_vectors_cannot_be_made(
+    tmp_path: Path, make_spec, misbehaving
+) -> None:
+    """Golden vectors that are no arrays are refused by the child."""
+    spec = make_spec(artefacts=(ArtefactSpec("misbehaving", "model.json", "float32"),))
+    files = {"model.json": b'{"do": "ok"}', "golden.npz": b"no arrays"}
+    save_bundle(tmp_path / "odd", spec, files)
+
+    assert admit(tmp_path / "odd", misbehaving).reason.startswith("bundle: ")
+
+
+def test_a_missing_interpreter_is_a_verdict(make_archive, monkeypatch) -> None:
+    """Even a child that cannot be started is a refusal with a reason."""
+    monkeypatch.setattr("sys.executable", "/nonexistent/python")
+
+    assert admit(make_archive()).reason.startswith("spawn: ")
+
+
+def test_nothing_of_the_parent_reaches_the_child(make_archive, misbehaving, monkeypatch) -> None:
+    """Secrets in the environment do not reach the process that opens foreign files."""
+    monkeypatch.setenv("BROKER_PASSWORD", "secret")
+
+    told = admit(make_archive("tell"), misbehaving).reason
+
+    assert "OPENBLAS_NUM_THREADS" in told
+    assert "BROKER_PASSWORD" not in told
+
+
+def test_a_verdict_reads_as_json() -> None:
+    """What the child prints is what the parent reads."""
+    verdict = Admission(False, "golden: x", 1.0, 2.0, 3.0)
+
+    assert msgspec.json.decode(msgspec.json.encode(verdict), type=Admission) == verdict
