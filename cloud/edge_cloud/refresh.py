@@ -34,6 +34,7 @@ from edge_runtime.spec import (
 
 __all__ = [
     "Fit",
+    "Memory",
     "Outcome",
     "RefreshConfig",
     "Rung",
@@ -44,6 +45,7 @@ __all__ = [
     "choose",
     "fit_layers",
     "rungs_of",
+    "seen_by_base",
 ]
 
 RungName = Literal["none", "residual", "prior", "normaliser"]
@@ -400,17 +402,18 @@ class _Work:
     def _answer(self, fit: Fit, name: RungName, rows: np.ndarray) -> np.ndarray:
         """Return what a set would have answered, as the pipeline computes it."""
         trail, clamps = self.trail, self.spec.clamps
+        answer: np.ndarray = trail.score[rows]
         if name == "none":
-            return trail.score[rows]
+            return answer
+        linear = fit.plain
         if name == "normaliser" and fit.normaliser is not None and fit.moved is not None:
             answer, linear = self.score(trail.features[rows], fit.normaliser), fit.moved
-        else:
-            answer, linear = trail.score[rows], fit.plain
         answer = answer + _contribution(trail.seen[rows], linear.residual, clamps)
         if name == "residual":
             return answer
         age_s = (trail.time_ns[rows] - fit.known_ns) / 1e9
-        return answer + _faded_prior(linear.prior, age_s, clamps, self.config)
+        answer += _faded_prior(linear.prior, age_s, clamps, self.config)
+        return answer
 
     def _key(self, kind: bytes, rows: np.ndarray, values: np.ndarray) -> bytes:
         parts = (
@@ -489,12 +492,14 @@ def _ridge(
 def _row_weights(n: int, config: RefreshConfig) -> np.ndarray:
     if config.row_half_life is None:
         return np.ones(n)
-    return np.exp2(np.arange(1 - n, 1) / config.row_half_life)
+    weights: np.ndarray = np.exp2(np.arange(1 - n, 1) / config.row_half_life)
+    return weights
 
 
 def _contribution(seen: np.ndarray, residual: ResidualLayer, clamps: Clamps) -> np.ndarray:
     total = (seen * np.array(residual.weights)).sum(axis=1) + residual.intercept
-    return np.clip(total, -clamps.residual, clamps.residual)
+    cut: np.ndarray = np.clip(total, -clamps.residual, clamps.residual)
+    return cut
 
 
 def _faded_prior(
@@ -502,7 +507,8 @@ def _faded_prior(
 ) -> np.ndarray:
     term = config.prior_weight * (prior.value[0] - prior.base[0])
     term = min(max(term, -clamps.prior), clamps.prior)
-    return term * np.exp2(age_s / -config.prior_half_life_s)
+    faded: np.ndarray = term * np.exp2(age_s / -config.prior_half_life_s)
+    return faded
 
 
 def _normaliser(features: np.ndarray, spec: ModelSpec, config: RefreshConfig) -> NormaliserLayer:
@@ -523,4 +529,5 @@ def seen_by_base(features: np.ndarray, spec: ModelSpec) -> np.ndarray:
     scales = None
     if spec.normalise is not None:
         scales = scales_of(spec.normalise, features.shape[1:], "normalise")
-    return normalise(features, scales).reshape(len(features), -1).astype(np.float64)
+    seen: np.ndarray = normalise(features, scales).reshape(len(features), -1).astype(np.float64)
+    return seen

@@ -21,7 +21,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -311,10 +311,15 @@ class Store:
     # --- reading --------------------------------------------------------------------
 
     def segments(
-        self, device: str | None = None, stream: str | None = None, kind: Kind | None = None
+        self,
+        device: str | None = None,
+        stream: str | None = None,
+        kind: Kind | None = None,
+        *,
+        after: int = 0,
     ) -> list[Segment]:
-        """Return the live segments, in order of their ids."""
-        return self._select(device=device, stream=stream, kind=kind, order="id")
+        """Return the live segments whose id is above ``after``, in order of their ids."""
+        return self._select(device=device, stream=stream, kind=kind, after=after)
 
     def rows(
         self,
@@ -471,12 +476,21 @@ class Store:
         _unlink(gone)
         return len(old) - 1
 
-    def expire(self, before_ns: int) -> int:
-        """Delete segments whose rows are all older than an event time; return their number.
+    def expire(self, keep_ns: int) -> int:
+        """Delete segments that lie further back than ``keep_ns`` before their stream's newest row.
 
-        A compaction that changes the same segments at the same time wins.
+        Event time counts, so that replayed and late data are kept as long as live
+        data. A compaction that changes the same segments at the same time wins.
+
+        Returns:
+            Number of segments.
         """
-        old = [segment for segment in self.segments() if segment.last_ns < before_ns]
+        newest = {(e.device, e.stream, e.kind): e.last_ns for e in self.extents()}
+        old = [
+            segment
+            for segment in self.segments()
+            if segment.last_ns < newest[segment.device, segment.stream, segment.kind] - keep_ns
+        ]
         try:
             with self.database.transaction() as connection:
                 gone = self._remove(connection, old)
@@ -531,6 +545,7 @@ class Store:
         kind: Kind | None,
         first_ns: int | None = None,
         last_ns: int | None = None,
+        after: int | None = None,
         order: Literal["id", "last_ns DESC"] = "id",
     ) -> list[Segment]:
         tests = {
@@ -539,6 +554,7 @@ class Store:
             "kind=?": kind,
             "last_ns>=?": first_ns,
             "first_ns<?": last_ns,
+            "id>?": after,
         }
         wanted = {test: value for test, value in tests.items() if value is not None}
         where = " AND ".join(wanted) or "1"
@@ -547,10 +563,7 @@ class Store:
             f" FROM segment WHERE {where} ORDER BY {order}",
             list(wanted.values()),
         )
-        return [
-            Segment(id, self.folder / path, *rest, is_compacted=state == "compacted")
-            for id, path, *rest, state in rows
-        ]
+        return [_segment(self.folder, row) for row in rows]
 
     def _read(
         self, select: Callable[[], list[Segment]], columns: Sequence[str] | None
@@ -608,6 +621,11 @@ def bump(connection: sqlite3.Connection, name: str, reason: str, n: int = 1) -> 
         " ON CONFLICT (name, reason) DO UPDATE SET n = n + excluded.n",
         (name, reason, n),
     )
+
+
+def _segment(folder: Path, row: Sequence[Any]) -> Segment:
+    identity, path, *rest, state = row
+    return Segment(identity, folder / path, *[*rest, state == "compacted"])
 
 
 def _ignore(_step: str) -> None:

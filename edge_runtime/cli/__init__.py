@@ -68,8 +68,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"edge-runtime {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in registry.names("commands"):
-        command: Command = registry.find("commands", name)()
-        _add(verbs, command)
+        try:
+            command: Command = registry.find("commands", name)()
+        except EdgeError as error:
+            # A plug-in that does not load must not take the other commands with it.
+            sys.stderr.write(f"command {name!r} is left out: {error}\n")
+        else:
+            _add(verbs, command)
     return parser
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from edge_runtime.config import load_device
+from edge_runtime.config.check import check_device
 from edge_runtime.modes.edge import DeviceStatus, EdgeDevice
 
 __all__ = ["Run"]
@@ -39,7 +40,9 @@ class Run:
 
     def run(self, args: argparse.Namespace) -> int:
         """Run, then say what was done and what still waits for the cloud."""
-        device = EdgeDevice(load_device(args.config))
+        config = load_device(args.config)
+        check_device(config)
+        device = EdgeDevice(config)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: device.stop())
         device.run(drain_s=args.drain_s, stays=args.stay)
@@ -53,7 +56,9 @@ def _summary(status: DeviceStatus) -> str:
     lines = [
         f"{name}: {stream.position} samples read, {stream.estimates} windows, "
         f"{stream.decisions} decisions, effective {stream.effective_id}"
-        + "".join(f", {count} {reason}" for reason, count in sorted(stream.discarded.items()))
+        + "".join(
+            f", {count} {reason}" for reason, count in sorted(stream.discarded.items()) if count
+        )
         for name, stream in status.streams.items()
     ]
     if status.backlog_rows:

@@ -29,11 +29,12 @@ from edge_runtime.errors import SourceError
 from edge_runtime.modes.boot import boot_stream
 from edge_runtime.modes.serving import Commit
 from edge_runtime.modes.updates import StreamUpdates
-from edge_runtime.modes.uplink import Uplink
+from edge_runtime.modes.uplink import Connect, Uplink
 from edge_runtime.modes.writer import Writer
 from edge_runtime.ports import Clock, Sink, Source
 from edge_runtime.sources import Pace
 from edge_runtime.sync.outbox import Outbox
+from edge_runtime.sync.paho import PahoTransport
 from edge_runtime.sync.state import StateStore
 from edge_runtime.types import Frame, Output
 from edge_runtime.update.trust import Trust, public_key_of
@@ -117,6 +118,7 @@ class EdgeDevice:
         clock: Tells time; the machine's own by default.
         paces: Replaces the pace of a recording, by stream; for simulators.
         on_event: Called with a name and facts, on the device's threads; must be quick.
+        connect: Makes the transport; for tests and other brokers.
     """
 
     def __init__(
@@ -126,11 +128,13 @@ class EdgeDevice:
         clock: Clock | None = None,
         paces: Mapping[str, Pace] | None = None,
         on_event: OnEvent | None = None,
+        connect: Connect = PahoTransport,
     ) -> None:
         self._config = config
         self._clock = clock or SystemClock()
         self._paces = paces or {}
         self._on_event = on_event or (lambda _name, _facts: None)
+        self._connect = connect
         self._inbox: queue.Queue[_Item] = queue.Queue(_INBOX_FRAMES)
         self._stop = threading.Event()
         self._closing = threading.Event()
@@ -139,6 +143,8 @@ class EdgeDevice:
         self._status = {name: StreamStatus() for name in config.streams}
         self._streams: dict[str, StreamUpdates] = {}
         self._uplink: Uplink | None = None
+        self._writer: Writer | None = None
+        self._final: DeviceStatus | None = None
 
     def run(self, *, drain_s: float = 10.0, stays: bool = False) -> None:
         """Run until every recording has ended or `stop` is called.
@@ -161,14 +167,18 @@ class EdgeDevice:
         self._stop.set()
 
     def status(self) -> DeviceStatus:
-        """Return what the device is doing, from any thread."""
-        uplink = self._uplink
+        """Return what the device is doing, or did last; callable from any thread."""
+        return self._final or self._current_status()
+
+    def _current_status(self) -> DeviceStatus:
+        uplink, writer = self._uplink, self._writer
         return DeviceStatus(
             device=self._config.device,
             streams=self._status,
             backlog_rows=uplink.backlog_rows if uplink else 0,
             is_connected=uplink.is_connected if uplink else False,
-            counters=uplink.counters() if uplink else {},
+            counters=(uplink.counters() if uplink else {})
+            | {"sink_blocks_lost": writer.sink_blocks_lost if writer else 0},
         )
 
     # --- start ------------------------------------------------------------------
@@ -179,6 +189,7 @@ class EdgeDevice:
         stack.callback(state.close)
         outbox = self._opened_outbox(state)
         stack.callback(outbox.close)
+        stack.callback(self._remember_status)
         trust = _trust_of(self._config)
         for name in self._config.streams:
             self._streams[name] = boot_stream(
@@ -189,6 +200,10 @@ class EdgeDevice:
         self._start_writer(stack, outbox)
         for name in self._config.streams:
             self._start_source(stack, name)
+
+    def _remember_status(self) -> None:
+        """Every thread has ended and the outbox is about to close."""
+        self._final = self._current_status()
 
     def _opened_outbox(self, state: StateStore) -> Outbox:
         epoch, incarnation = state.start()
@@ -207,9 +222,11 @@ class EdgeDevice:
         """Without a broker in the configuration nothing leaves the device, and no thread starts."""
         if self._config.sync is None:
             return
+        transport = self._connect(self._config.sync, self._config.device, self._clock)
         uplink = Uplink(
             self._config,
             self._streams,
+            transport,
             state,
             outbox,
             clock=self._clock,
@@ -227,9 +244,9 @@ class EdgeDevice:
             name: "none" if is_local else stream.upload
             for name, stream in self._config.streams.items()
         }
-        self._writer = Writer(outbox, sinks, uploads, self._committed)
-        self._start(stack, "writer", self._writer.run)
-        stack.callback(self._writer.finish)
+        writer = self._writer = Writer(outbox, sinks, uploads, self._committed)
+        self._start(stack, "writer", writer.run)
+        stack.callback(writer.finish)
 
     def _opened_sink(self, stack: ExitStack, options: Mapping[str, object]) -> Sink:
         kind, rest = split_kind(options)
@@ -322,7 +339,7 @@ class EdgeDevice:
             return False
         if self._stop.is_set() or self._uplink is None:
             return True
-        is_empty = self._writer.is_idle and self._uplink.backlog_rows == 0
+        is_empty = self._written().is_idle and self._uplink.backlog_rows == 0
         has_time = self._clock.monotonic_ns() < deadline_ns
         return not has_time or (is_empty and deadline_ns != float("inf"))
 
@@ -385,7 +402,11 @@ class EdgeDevice:
         for stream in self._streams.values():
             wait_s = stream.serving.waits_s()
             if wait_s == 0 or (everything and wait_s is not None):
-                self._writer.put(stream.serving.take())
+                self._written().put(stream.serving.take())
+
+    def _written(self) -> Writer:
+        assert self._writer is not None  # noqa: S101 - opened before anything is decided
+        return self._writer
 
     # --- other threads ----------------------------------------------------------------
 

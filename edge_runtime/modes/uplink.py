@@ -10,16 +10,18 @@ import msgspec
 from edge_runtime.config import DeviceConfig, SyncConfig
 from edge_runtime.modes.updates import OnEvent, StreamUpdates, Updates
 from edge_runtime.pipeline import Pipeline
-from edge_runtime.ports import Clock, Message
+from edge_runtime.ports import Clock, Message, Transport
 from edge_runtime.sync.link import Downlink, Link
 from edge_runtime.sync.messages import LastRow
 from edge_runtime.sync.outbox import Outbox
-from edge_runtime.sync.paho import PahoTransport
 from edge_runtime.sync.state import StateStore
 from edge_runtime.types import Output
 from edge_runtime.version import __version__
 
-__all__ = ["Uplink"]
+__all__ = ["Connect", "Uplink"]
+
+Connect = Callable[[SyncConfig, str, Clock], Transport]
+"""Makes a transport for a client id; nothing is opened yet."""
 
 
 class Uplink:
@@ -30,6 +32,7 @@ class Uplink:
     Args:
         config: The device's, with a broker in it.
         streams: By name.
+        transport: Not open yet.
         state: Started.
         outbox: Open.
         clock: For time-outs.
@@ -41,6 +44,7 @@ class Uplink:
         self,
         config: DeviceConfig,
         streams: Mapping[str, StreamUpdates],
+        transport: Transport,
         state: StateStore,
         outbox: Outbox,
         *,
@@ -49,7 +53,6 @@ class Uplink:
         on_event: OnEvent,
     ) -> None:
         sync = config.sync or SyncConfig()
-        transport = PahoTransport(sync, config.device, clock)
         self._link = Link(config.device, transport, outbox, state, clock, self._take, sync)
         self._updates = Updates(
             config.device,

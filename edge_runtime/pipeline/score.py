@@ -17,7 +17,7 @@ from edge_runtime.types import TensorSpec
 
 __all__ = ["BATCH", "Scorer"]
 
-BATCH = 64
+BATCH = 32
 """A session is asked for this many windows at once, or for one; never for another number.
 
 Two shapes are few enough for admission to prove that they answer alike.

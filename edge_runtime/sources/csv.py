@@ -10,7 +10,7 @@ from typing import Annotated, TextIO, TypeVar
 import numpy as np
 from msgspec import Meta
 
-from edge_runtime.errors import SourceError
+from edge_runtime.errors import EdgeError, SourceError
 from edge_runtime.sources.columns import choose, position, unreadable
 from edge_runtime.sources.instants import parser_of
 from edge_runtime.sources.recording import Recording, TableConfig, Track
@@ -56,7 +56,7 @@ def read_csv(config: CsvConfig, need: StreamSpec) -> Track:
     try:
         with config.path.open(encoding="utf-8-sig", newline="") as file:
             return _Reader(file, config, need).track()
-    except SourceError:
+    except EdgeError:
         raise
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise unreadable(config.path, error, _READABLE) from error
@@ -65,7 +65,7 @@ def read_csv(config: CsvConfig, need: StreamSpec) -> Track:
 class _Reader:
     def __init__(self, file: TextIO, config: CsvConfig, need: StreamSpec) -> None:
         self._config = config
-        self._rows = csv.reader(file, delimiter=config.delimiter)
+        self._rows = csv.reader(file, delimiter=config.delimiter, strict=True)
         first = next((row for row in self._rows if row), None)
         if first is None:
             raise unreadable(config.path, ValueError("the file is empty"), _READABLE)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.errors import SourceError
+from edge_runtime.errors import EdgeError, SourceError
 from edge_runtime.sources.columns import choose, position, stack, times, unreadable
 from edge_runtime.sources.recording import Recording, TableConfig, Track
 from edge_runtime.spec import StreamSpec
@@ -48,11 +48,12 @@ def read_npz(config: NpzConfig, need: StreamSpec) -> Track:
         SourceError: The file cannot be read, or arrays do not fit each other.
     """
     try:
-        with np.load(config.path, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
+        archive = np.load(config.path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array")
+        with archive as arrays:
             return _track(arrays, config, need)
-    except SourceError:
+    except EdgeError:
         raise
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise unreadable(config.path, error, _READABLE) from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.errors import MissingExtra
+from edge_runtime.errors import EdgeError, MissingExtra
 from edge_runtime.sources.columns import choose, position, stack, times, unreadable
 from edge_runtime.sources.recording import Recording, TableConfig, Track
 from edge_runtime.spec import StreamSpec
@@ -39,6 +39,8 @@ def read_parquet(config: TableConfig, need: StreamSpec) -> Track:
     try:
         with parquet.ParquetFile(config.path) as file:
             return _track(file, config, need)
+    except EdgeError:
+        raise
     except (OSError, pyarrow.ArrowException) as error:
         raise unreadable(config.path, error, "a Parquet file") from error
 

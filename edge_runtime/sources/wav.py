@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from edge_runtime.errors import ConfigError, SourceError
+from edge_runtime.errors import ConfigError, EdgeError, SourceError
 from edge_runtime.sources.columns import choose, position, unreadable
 from edge_runtime.sources.instants import Instant, instant_ns
 from edge_runtime.sources.recording import Recording, RecordingConfig, Track
@@ -45,7 +45,7 @@ def read_wav(config: WavConfig, need: StreamSpec) -> Track:
     try:
         with wave.open(str(config.path), "rb") as file:
             return _track(file, config, need)
-    except SourceError:
+    except EdgeError:
         raise
     except (OSError, EOFError, wave.Error) as error:
         raise unreadable(config.path, error, "a WAV file with PCM samples") from error

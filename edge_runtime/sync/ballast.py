@@ -37,12 +37,13 @@ class Ballast:
             log.warning("ballast.released", extra={"path": str(self._path)})
         return was_there and self._size_bytes > 0
 
-    def refill(self) -> None:
-        """Take the space again, once there is plenty of it."""
+    def refill(self) -> bool:
+        """Take the space again, once there is plenty of it; True when that happened."""
         if self._is_there or not self._size_bytes:
-            return
+            return False
         if shutil.disk_usage(self._path.parent).free < _ROOM * self._size_bytes:
-            return
+            return False
         # Real bytes: a sparse file would hold back nothing.
         self._path.write_bytes(bytes(self._size_bytes))
         self._is_there = True
+        return True

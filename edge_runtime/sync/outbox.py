@@ -39,10 +39,13 @@ _PENDING_BLOCKS = 512
 _EVICT_ABOVE = 0.95
 _EVICT_TO = 0.90
 _WARN_ABOVE = 0.80
-_FULL_ATTEMPTS = 4
+# Above the quota on purpose: eviction comes first, this is the last fence.
+_FENCE = 1.5
+_SPARE_PAGES = 256
+_FULL_ATTEMPTS = 5
 _FIRST_ID = -(2**62)
 # A made_ns before this came from a clock that was never set: its age says nothing.
-_CREDIBLE_NS = 1_577_836_800 * 10**9
+_CREDIBLE_NS = 946_684_800 * 10**9
 
 _MIGRATIONS = (
     """
@@ -169,7 +172,8 @@ class Outbox:
             self._despite_full_disk(size, lambda: self._write(rows, next_seq, resume))
             self._next.update(next_seq)
             self._count(rows)
-            self._ballast.refill()
+            if self._ballast.refill():
+                self._limit_growth(_FENCE * self._quota)
 
     def resume(self, source: str) -> Resume | None:
         """Return where ``source`` goes on; None when it never committed."""
@@ -267,10 +271,7 @@ class Outbox:
     def _prepare(self) -> None:
         with self._locked("prepare"):
             self._connection.row_factory = sqlite3.Row
-            page = self._connection.execute("PRAGMA page_size").fetchone()[0]
-            # Above the quota on purpose: eviction comes first, this is the last fence.
-            pages = int(1.5 * self._quota) // page + 256
-            self._connection.execute(f"PRAGMA max_page_count={pages}")
+            self._limit_growth(_FENCE * self._quota)
             self._next = dict(
                 self._connection.execute(
                     "SELECT stream, seq FROM next_seq WHERE incarnation = ? AND epoch = ?",
@@ -367,14 +368,16 @@ class Outbox:
             self._despite_full_disk(0, lambda: self._lose(self._oldest(excess), "quota"))
 
     def _despite_full_disk(self, coming: int, write: Callable[[], T]) -> T:
-        for _ in range(_FULL_ATTEMPTS):
+        for attempt in range(_FULL_ATTEMPTS):
             try:
                 return write()
             except sqlite3.OperationalError as error:
                 if not _is_full(error):
                     raise
-                if not self._free_disk(coming):
+                # The write-ahead log may be all that is in the way.
+                if attempt and not self._free_disk(coming):
                     break
+                self._restart_log()
         raise OutboxFullError(
             "the disk is full and nothing is left to drop",
             where=str(self._path),
@@ -388,13 +391,33 @@ class Outbox:
         victims = self._oldest(max(2 * coming, self._bytes // 10, 1))
         try:
             self._lose(victims, "disk_full")
-            # Back to the start of the log, which then takes no new disk space.
-            self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
         except sqlite3.OperationalError as error:
             if not _is_full(error):
                 raise
             return had_ballast
+        self._restart_log()
+        self._limit_growth(None)
         return had_ballast or bool(victims)
+
+    def _restart_log(self) -> None:
+        """Let the write-ahead log begin anew in the space it already has."""
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+        except sqlite3.OperationalError as error:
+            if not _is_full(error):
+                raise
+
+    def _limit_growth(self, size_bytes: float | None) -> None:
+        """Let the file grow to a size, or not at all.
+
+        On a full disk the last free bytes belong to the log: as long as the
+        file itself need not grow, the log can always be emptied into it.
+        """
+        pages = self._connection.execute("PRAGMA page_count").fetchone()[0]
+        if size_bytes is not None:
+            page_bytes = self._connection.execute("PRAGMA page_size").fetchone()[0]
+            pages = int(size_bytes) // page_bytes + _SPARE_PAGES
+        self._connection.execute(f"PRAGMA max_page_count={pages}")
 
     def _oldest(self, excess: float) -> list[sqlite3.Row]:
         """Choose blocks of ``excess`` bytes to drop: oldest first, decisions last."""

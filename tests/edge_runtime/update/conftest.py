@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge_runtime.bundle import Golden
+from edge_cloud.signing import SigningKey, sign_base
+from edge_runtime.bundle import Bundle, Golden, pack, save_bundle, write_arrays, write_golden
 from edge_runtime.spec import (
     ArtefactSpec,
     ChannelSpec,
@@ -21,7 +24,7 @@ from edge_runtime.spec import (
     WindowSpec,
 )
 from edge_runtime.sync.messages import Signed
-from edge_runtime.update.trust import key_id
+from edge_runtime.update.trust import Statement
 
 CLAMPS = Clamps(
     kinds=("normaliser", "calibration", "residual", "fusion", "prior", "thresholds"),
@@ -38,30 +41,23 @@ CLAMPS = Clamps(
 )
 
 
-class Key:
-    """A private key that signs anything it is asked to."""
-
-    def __init__(self, seed: int) -> None:
-        self._key = Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32)
-        self.public = self._key.public_key().public_bytes_raw()
-
-    def sign(self, payload: bytes) -> Signed:
-        return Signed(payload=payload, key=key_id(self.public), signature=self._key.sign(payload))
+def _key(seed: int) -> SigningKey:
+    return SigningKey(Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32))
 
 
 @pytest.fixture(scope="session")
-def release_key() -> Key:
-    return Key(1)
+def release_key() -> SigningKey:
+    return _key(1)
 
 
 @pytest.fixture(scope="session")
-def layer_key() -> Key:
-    return Key(2)
+def layer_key() -> SigningKey:
+    return _key(2)
 
 
 @pytest.fixture(scope="session")
-def stranger() -> Key:
-    return Key(3)
+def stranger() -> SigningKey:
+    return _key(3)
 
 
 @pytest.fixture(scope="session")
@@ -171,3 +167,38 @@ def golden() -> Golden:
     """Three windows; the answer is the sum of their normalised samples."""
     features = (GOLDEN_INPUTS.astype(np.float32) - [1.0, -2.0]) / [2.0, 4.0]
     return Golden(GOLDEN_INPUTS, features.sum(axis=2).astype(np.float64))
+
+
+@pytest.fixture(scope="session")
+def make_bundle(make_spec) -> Callable[..., Bundle]:
+    """Save a bundle of one dense layer: the sum of two normalised samples plus ``bias``."""
+
+    def make(folder: Path, *, bias: float = 0.0, **changes: object) -> Bundle:
+        spec = make_spec(**changes)
+        model = write_arrays(
+            {"w0": np.ones((2, 1), np.float32), "b0": np.full(1, bias, np.float32)}
+        )
+        features = (GOLDEN_INPUTS.astype(np.float32) - [1.0, -2.0]) / [2.0, 4.0]
+        vectors = Golden(GOLDEN_INPUTS, features.sum(axis=2) + bias)
+        return save_bundle(folder, spec, {"model.npz": model, "golden.npz": write_golden(vectors)})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def sign(release_key: SigningKey, layer_key: SigningKey) -> Callable[..., Signed]:
+    """Sign a base in small chunks, so that a small bundle has many."""
+
+    def sign(bundle: Bundle, *, seq: int, chunk_bytes: int = 128, **changes: object) -> Signed:
+        whole = msgspec.json.decode(
+            sign_base(release_key, bundle, [layer_key.public], seq).payload, type=Statement
+        )
+        archive = pack(bundle)
+        chunks = tuple(
+            hashlib.sha256(archive[first : first + chunk_bytes]).hexdigest()
+            for first in range(0, len(archive), chunk_bytes)
+        )
+        fields = {"chunk_bytes": chunk_bytes, "chunks": chunks} | changes
+        return release_key.sign(msgspec.structs.replace(whole, **fields).encode())
+
+    return sign

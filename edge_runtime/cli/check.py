@@ -1,0 +1,83 @@
+"""``edge-runtime check``: everything but the hardware."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import msgspec
+
+from edge_runtime.bundle import Bundle
+from edge_runtime.config import StreamConfig, load_device
+from edge_runtime.config.check import DeviceGraph, Inspection, StreamGraph, check_device
+from edge_runtime.pipeline import shape_of
+from edge_runtime.update.proof import open_bundle
+
+__all__ = ["Check"]
+
+
+class Check:
+    """Build a device but for its hardware, and print what it resolves to."""
+
+    name = "check"
+    help = "check a device configuration and print the resolved graph, without touching hardware"
+    example = "edge-runtime check device_configs/pump.yaml"
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the verb's arguments."""
+        parser.add_argument("config", type=Path, help="device YAML")
+        parser.add_argument(
+            "--no-models", action="store_true", help="do not open the models to compare shapes"
+        )
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Check, and print the graph."""
+        inspect = None if args.no_models else _inspect
+        graph = check_device(load_device(args.config), inspect=inspect)
+        text = msgspec.json.encode(graph).decode() if args.json else _drawn(graph)
+        sys.stdout.write(text + "\n")
+        return 0
+
+
+def _inspect(bundle: Bundle, stream: StreamConfig) -> Inspection:
+    session = open_bundle(bundle, stream.model.backend, stream.model.threads)
+    try:
+        window = bundle.spec.window.length, len(bundle.spec.stream.channels)
+        return Inspection(
+            shape_of(bundle.spec.features, window),
+            session.inputs,
+            session.outputs,
+        )
+    finally:
+        session.close()
+
+
+def _drawn(graph: DeviceGraph) -> str:
+    lines = [f"device {graph.device}"]
+    for stream in graph.streams:
+        lines += [f"  stream {stream.name}", *(f"    {step}" for step in _steps(stream))]
+    lines.append(f"  sinks: {', '.join(graph.sinks) or 'none'}")
+    lines.append(f"  sync: {graph.sync or 'none, everything stays on the device'}")
+    lines.append(f"  updates: {'signed' if graph.is_updatable else 'none accepted'}")
+    return "\n".join(lines)
+
+
+def _steps(stream: StreamGraph) -> list[str]:
+    channels = ", ".join(f"{one.name} [{one.unit}]" for one in stream.channels)
+    steps = [
+        f"source   {stream.source}: {channels} at {stream.rate_hz:g} Hz",
+        f"window   {stream.window.length} samples every {stream.window.hop}",
+        f"features {', '.join(stream.features)}",
+    ]
+    if stream.inspection:
+        tensors = [*stream.inspection.inputs, *stream.inspection.outputs]
+        shapes = " → ".join(f"{one.dtype}{list(one.shape)}" for one in tensors)
+        steps.append(f"tensors  {list(stream.inspection.features)} → {shapes}")
+    answer = f"{', '.join(stream.labels)} {stream.unit}".rstrip()
+    steps.append(f"model    {stream.model} ({stream.artefact}): {stream.kind} of {answer}")
+    limits = "; ".join(f"{one.label} on {one.on:g} off {one.off:g}" for one in stream.limits)
+    steps.append(f"decide   {limits or 'no limits: estimates only'}")
+    steps.append(f"upload   {stream.upload}")
+    return steps

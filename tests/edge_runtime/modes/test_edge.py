@@ -1,0 +1,202 @@
+"""Edge mode: what a device does with a recording, a broker, a crash and a Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_runtime.bundle import load_bundle
+from edge_runtime.clock import SystemClock
+from edge_runtime.config import load_device
+from edge_runtime.errors import ConfigError, SourceError
+from edge_runtime.modes.edge import EdgeDevice
+from edge_runtime.pipeline import Pipeline
+from edge_runtime.sync.frames import decode_table
+from edge_runtime.sync.outbox import Outbox
+from edge_runtime.types import Frame, Output
+from edge_runtime.update.proof import open_bundle
+
+from .conftest import HOP, LENGTH, ROWS, recording  # isort: skip
+
+DEAD_BROKER = "sync: {host: 127.0.0.1, port: 9}"
+WINDOWS = (ROWS - LENGTH) // HOP + 1
+
+
+def _run(path: Path, **options: object) -> EdgeDevice:
+    device = EdgeDevice(load_device(path), **options)  # type: ignore[arg-type]
+    device.run(drain_s=0.0)
+    return device
+
+
+def _kept(path: Path) -> dict[str, np.ndarray]:
+    """Return the estimates in the outbox, in order."""
+    config = load_device(path)
+    outbox = Outbox.open(
+        config.state / "outbox.db",
+        epoch=10**6,
+        incarnation=1,
+        config=config.outbox,
+        clock=SystemClock(),
+    )
+    blocks = outbox.pending(limit_bytes=10**9)
+    outbox.close()
+    tables = [decode_table(block.body).columns for block in blocks if block.kind == "estimate"]
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+
+def _expected(bundle: Path) -> Output:
+    loaded = load_bundle(bundle)
+    pipeline = Pipeline(
+        loaded.spec, open_bundle(loaded, None), base=loaded.digest, stream="main", upload="windows"
+    )
+    times = np.arange(ROWS, dtype=np.int64) * 10**9
+    return pipeline.run_many([Frame("main", 0, times, recording())])
+
+
+def test_offline_is_a_normal_state(device_yaml: Callable[..., Path], bundle: Path) -> None:
+    """Without a broker every window is decided and kept, byte-equal to a vectorised run."""
+    path = device_yaml(DEAD_BROKER)
+
+    device = _run(path)
+
+    kept, expected = _kept(path), _expected(bundle).estimates
+    assert kept["index"].tolist() == list(range(LENGTH - 1, ROWS))
+    assert kept["score"].tobytes() == expected.score.tobytes()
+    assert kept["inputs"].tobytes() == expected.inputs.tobytes()
+    assert device.status().backlog_rows >= WINDOWS
+
+
+def test_a_second_run_makes_nothing_twice(device_yaml: Callable[..., Path]) -> None:
+    """A recording that was read to its end yields nothing when the device starts again."""
+    path = device_yaml(DEAD_BROKER)
+    _run(path)
+
+    again = _run(path)
+
+    assert again.status().streams["main"].estimates == 0
+    assert len(_kept(path)["index"]) == WINDOWS
+
+
+def test_killed_anywhere_nothing_is_lost_or_doubled(
+    device_yaml: Callable[..., Path], bundle: Path
+) -> None:
+    """SIGKILL at random instants leaves every window exactly once after the last run."""
+    path = device_yaml(DEAD_BROKER)
+    path.write_text(path.read_text().replace("block: 7", "block: 7\n      speed: 400"))
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from edge_runtime.config import load_device\n"
+        "from edge_runtime.modes.edge import EdgeDevice\n"
+        "def tell(name, facts):\n"
+        "    if name == 'rows.committed': print(facts['position'], flush=True)\n"
+        "EdgeDevice(load_device(Path(sys.argv[1])), on_event=tell).run(drain_s=0.0)\n"
+    )
+    dice = random.Random(3)
+    killed = 0
+
+    for _ in range(40):
+        child = subprocess.Popen(
+            [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        for _ in range(dice.randint(1, 12)):
+            if not child.stdout.readline():
+                break
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        killed += child.returncode == -signal.SIGKILL
+        if child.returncode == 0:
+            break
+    _run(path)
+
+    kept = _kept(path)
+    assert killed >= 5
+    assert kept["index"].tolist() == list(range(LENGTH - 1, ROWS))
+    assert kept["value"].tobytes() == _expected(bundle).estimates.value.tobytes()
+
+
+def test_ctrl_c_flushes_and_ends_cleanly(device_yaml: Callable[..., Path]) -> None:
+    """SIGINT ends `edge-runtime run` with code 0, and all that was read is committed."""
+    path = device_yaml(DEAD_BROKER)
+    path.write_text(path.read_text().replace("block: 7", "block: 7\n      speed: 50"))
+    child = subprocess.Popen(
+        [sys.executable, "-m", "edge_runtime.cli", "run", str(path), "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    state = load_device(path).state
+    _wait_for(lambda: (state / "outbox.db").exists() and len(_safely_kept(path)) > 0)
+
+    child.send_signal(signal.SIGINT)
+    out, _ = child.communicate(timeout=20)
+
+    position = json.loads(out.splitlines()[-1])["streams"]["main"]["position"]
+    assert child.returncode == 0
+    assert 0 < position < ROWS
+    assert _kept(path)["index"].tolist() == list(range(LENGTH - 1, position))
+
+
+def test_bad_rows_are_counted_and_the_rest_goes_on(device_yaml: Callable[..., Path]) -> None:
+    """NaN, a gap and rows out of order are discards with a reason, never silent."""
+    rows = [f"{i},{a},{b}" for i, (a, b) in enumerate(recording().tolist())]
+    rows[100] = "100,,1.0"
+    rows[200], rows[201] = rows[201], rows[200]
+    del rows[300:310]
+    path = device_yaml(DEAD_BROKER, rows=rows)
+
+    status = _run(path).status().streams["main"]
+
+    assert status.discarded["not_finite"] == LENGTH
+    assert status.discarded["out_of_order"] == 1
+    assert status.estimates == len(_kept(path)["index"])
+    assert status.position == len(rows)
+
+
+def test_a_wrong_source_fails_the_start(device_yaml: Callable[..., Path]) -> None:
+    """A missing file is an error that names it, and no thread is left behind."""
+    path = device_yaml()
+    (path.parent / "recording.csv").unlink()
+    before = threading.active_count()
+
+    with pytest.raises((SourceError, ConfigError), match=r"recording\.csv"):
+        _run(path)
+
+    assert threading.active_count() == before
+
+
+def test_a_failing_sink_does_not_stop_the_device(
+    device_yaml: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A sink that cannot write is counted; records and position are kept all the same."""
+    path = device_yaml(f"{DEAD_BROKER}\nsinks: [{{kind: jsonl, path: /dev/full}}]")
+
+    device = _run(path)
+
+    assert len(_kept(path)["index"]) == WINDOWS
+    assert device.status().counters["sink_blocks_lost"] > 0
+
+
+def _safely_kept(path: Path) -> list[int]:
+    try:
+        return _kept(path)["index"].tolist()
+    except IndexError:
+        return []
+
+
+def _wait_for(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        threading.Event().wait(0.02)

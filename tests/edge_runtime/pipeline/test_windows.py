@@ -1,0 +1,319 @@
+"""Cutting frames into windows, against a reader that takes one sample at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_runtime.errors import ModelError, ShapeError
+from edge_runtime.pipeline.windows import Cutter
+from edge_runtime.spec import ChannelSpec, StreamSpec, WindowSpec
+from edge_runtime.types import Frame
+
+PERIOD_NS = 10_000_000
+Cut = list[tuple[int, int, int, list[float]]]
+
+
+def cutter_of(length: int, hop: int, channels: int = 1) -> Cutter:
+    """Make a cutter for a stream of 100 Hz."""
+    names = tuple(ChannelSpec(f"c{i}") for i in range(channels))
+    return Cutter(WindowSpec(length, hop), StreamSpec(names, 100.0))
+
+
+def cut(cutter: Cutter, *frames: Frame) -> Cut:
+    """Return (index, start, end, first channel) of every window."""
+    return [
+        (int(index), int(start), int(end), samples[:, 0].tolist())
+        for frame in frames
+        for windows in cutter.cut(frame)
+        for index, start, end, samples in zip(
+            windows.index, windows.start_ns, windows.end_ns, windows.samples, strict=True
+        )
+    ]
+
+
+def cut_by_sample(length: int, hop: int, frame: Frame) -> tuple[Cut, dict[str, int]]:
+    """Do the same with plain lists, one sample after the other."""
+    windows: Cut = []
+    discarded = {"out_of_order": 0, "gap": 0, "not_finite": 0}
+    rows: list[tuple[int, int, float]] = []
+    begins, covered, last_ns = 0, 0, None
+    for row, (time_ns, value) in enumerate(
+        zip(frame.time_ns.tolist(), frame.samples[:, 0].astype(np.float32).tolist(), strict=True)
+    ):
+        if last_ns is not None and time_ns <= last_ns:
+            discarded["out_of_order"] += 1
+            continue
+        if last_ns is not None and time_ns - last_ns > 1.5 * PERIOD_NS:
+            discarded["gap"] += max(0, len(rows) - max(begins, covered))
+            rows, begins, covered = [], 0, 0
+        last_ns = time_ns
+        rows.append((frame.index + row, time_ns, value))
+        if len(rows) == begins + length:
+            part = rows[begins:]
+            begins, covered = begins + hop, len(rows)
+            if all(np.isfinite(sample[2]) for sample in part):
+                values = [sample[2] for sample in part]
+                windows.append((part[-1][0], part[0][1], part[-1][1], values))
+            else:
+                discarded["not_finite"] += 1
+    return windows, discarded
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> Frame:
+    """Draw one channel with gaps, late and repeated rows, and values that are no numbers."""
+    count = draw(st.integers(1, 120))
+    steps = st.sampled_from([PERIOD_NS] * 12 + [PERIOD_NS * 15 // 10, PERIOD_NS * 2, 0, -PERIOD_NS])
+    time_ns = np.cumsum(draw(st.lists(steps, min_size=count, max_size=count)))
+    values = st.sampled_from([1.0, 2.5, -3.0, 0.0] * 4 + [np.nan, np.inf, 1e300])
+    samples = draw(st.lists(values, min_size=count, max_size=count))
+    index = draw(st.integers(0, 10**12))
+    return Frame("main", index, time_ns.astype(np.int64), np.array(samples)[:, None])
+
+
+def chunks_of(frame: Frame, sizes: list[int]) -> list[Frame]:
+    """Split a frame into frames of these sizes, again and again."""
+    frames, first, number = [], 0, 0
+    while first < len(frame):
+        last = first + sizes[number % len(sizes)]
+        frames.append(
+            Frame(
+                frame.stream,
+                frame.index + first,
+                frame.time_ns[first:last],
+                frame.samples[first:last],
+            )
+        )
+        first, number = last, number + 1
+    return frames
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    frame=streams(),
+    length=st.integers(1, 9),
+    hop=st.integers(1, 12),
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+)
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_windows_are_those_of_a_reader_that_takes_one_sample_at_a_time(
+    frame: Frame, length: int, hop: int, sizes: list[int]
+) -> None:
+    """Blocks of any size give the same windows and the same discards as single samples."""
+    cutter = cutter_of(length, hop)
+
+    found = cut(cutter, *chunks_of(frame, sizes))
+
+    assert (found, cutter.discarded) == cut_by_sample(length, hop, frame)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    frame=streams(),
+    length=st.integers(1, 9),
+    hop=st.integers(1, 12),
+    cut_at=st.integers(0, 120),
+)
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_a_restored_cutter_goes_on_as_if_nothing_had_happened(
+    frame: Frame, length: int, hop: int, cut_at: int
+) -> None:
+    """State taken at any sample, through bytes, is all there is to remember."""
+    whole = cutter_of(length, hop)
+    expected = cut(whole, frame)
+    before, after = chunks_of(frame, [max(1, cut_at), 10**6])[:1], chunks_of(frame, [10**6])
+    if cut_at < len(frame):
+        after = chunks_of(frame, [max(1, cut_at), 10**6])[1:]
+    else:
+        before, after = after, []
+    first, second = cutter_of(length, hop), cutter_of(length, hop)
+
+    windows = cut(first, *before)
+    state = msgspec.msgpack.decode(msgspec.msgpack.encode(first.state()), type=type(first.state()))
+    second.restore(state)
+    windows += cut(second, *after)
+
+    assert windows == expected
+    assert second.discarded == whole.discarded
+
+
+def test_a_long_stream_wraps_the_buffer_often(frame_of: Callable[..., Frame]) -> None:
+    """Nothing is mixed up where the buffer is moved to its start."""
+    frame = frame_of(np.arange(50_000))
+    cutter = cutter_of(100, 7)
+
+    found = cut(cutter, *chunks_of(frame, [999, 64, 1, 20_000]))
+
+    ends = np.arange(99, 50_000, 7)
+    assert [window[0] for window in found] == ends.tolist()
+    assert all(w[3] == list(range(w[0] - 99, w[0] + 1)) for w in found[::50])
+
+
+def test_samples_skipped_by_the_hop_are_no_gap(frame_of: Callable[..., Frame]) -> None:
+    """Only rows of a window that was begun are counted when a gap cuts it short."""
+    cutter = cutter_of(2, 5)
+    time_ns = np.array([0, 1, 2, 3, 90, 91, 92, 93, 94, 95, 190]) * PERIOD_NS
+
+    found = cut(cutter, frame_of(np.arange(11), time_ns=time_ns))
+
+    assert [window[0] for window in found] == [1, 5]
+    assert cutter.discarded == {"out_of_order": 0, "gap": 1, "not_finite": 0}
+
+
+@pytest.mark.parametrize(
+    ("given_dtype", "kept"),
+    [
+        ("float64", "float32"),
+        ("float16", "float32"),
+        (">f4", "float32"),
+        ("int8", "int8"),
+        (">i2", "int16"),
+        ("uint8", "uint8"),
+        ("bool", "bool"),
+    ],
+)
+def test_windows_keep_the_dtype_of_the_source(
+    frame_of: Callable[..., Frame], given_dtype: str, kept: str
+) -> None:
+    """Floats become float32 at once; integers stay what they are."""
+    cutter = cutter_of(2, 1)
+
+    (windows,) = cutter.cut(frame_of(np.array([0, 1, 1], given_dtype)))
+
+    assert windows.samples.dtype == np.dtype(kept)
+    assert windows.samples[..., 0].astype(int).tolist() == [[0, 1], [1, 1]]
+
+
+def test_a_window_alone_is_a_view(frame_of: Callable[..., Frame]) -> None:
+    """One window costs no copy and is contiguous, as a model wants it."""
+    cutter = cutter_of(3, 1, channels=2)
+
+    (windows,) = cutter.cut(frame_of(np.arange(6, dtype=np.float32).reshape(3, 2)))
+
+    assert not windows.samples.flags.owndata
+    assert windows.samples.flags.c_contiguous
+
+
+def test_channels_that_do_not_fit_are_refused(frame_of: Callable[..., Frame]) -> None:
+    """The message shows both numbers and the channels' names."""
+    with pytest.raises(ShapeError, match=r"3 channels, shape \(4, 3\); expected 2: c0, c1"):
+        cutter_of(2, 1, channels=2).cut(frame_of(np.zeros((4, 3))))
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "object", "U3"])
+def test_samples_that_are_no_real_numbers_are_refused(
+    frame_of: Callable[..., Frame], dtype: str
+) -> None:
+    """There is no window of such things."""
+    with pytest.raises(ShapeError, match="real number"):
+        cutter_of(2, 1).cut(frame_of(np.zeros(2, dtype)))
+
+
+def test_a_source_may_not_change_its_dtype(frame_of: Callable[..., Frame]) -> None:
+    """A window of two kinds of numbers would depend on how frames are cut."""
+    cutter = cutter_of(2, 1)
+    cut(cutter, frame_of(np.zeros(2, np.int16)))
+
+    with pytest.raises(ShapeError, match="float64; expected int16"):
+        cutter.cut(frame_of(np.zeros(2), index=2))
+
+
+def test_times_that_are_not_whole_nanoseconds_are_refused() -> None:
+    """A float loses nanoseconds: two rows could fall together."""
+    frame = Frame("main", 0, np.array([0.0, 1e7]), np.zeros((2, 1)))
+
+    with pytest.raises(ShapeError, match="float64; expected int64"):
+        cutter_of(2, 1).cut(frame)
+
+
+def test_an_empty_frame_changes_nothing(frame_of: Callable[..., Frame]) -> None:
+    """A source may have nothing to say."""
+    cutter = cutter_of(2, 1)
+
+    assert cut(cutter, frame_of(np.empty((0, 1)))) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"samples": b"\0" * 7},
+        {"samples": b"\0" * 400},
+        {"dtype": "object"},
+        {"dtype": "no dtype"},
+        {"dtype": "<f8"},
+        {"jitter": b"\0" * 3},
+        {"jitter": b"\0" * 800},
+        {"first_ns": 2**70},
+        {"step_ns": 2**70},
+        {"skip": -1},
+        {"skip": 1000},
+        {"covered": 99},
+        {"last_ns": None},
+        {"discarded": {"gap": 1}},
+    ],
+    ids=str,
+)
+def test_a_state_that_does_not_fit_is_refused(
+    frame_of: Callable[..., Frame], change: dict[str, object]
+) -> None:
+    """A damaged state raises and changes nothing."""
+    cutter = cutter_of(5, 2)
+    cut(cutter, frame_of(np.arange(8, dtype=np.float32)))
+    state = cutter.state()
+
+    with pytest.raises(ModelError, match="does not fit"):
+        cutter.restore(msgspec.structs.replace(state, **change))
+
+    assert cutter.state() == state
+
+
+@pytest.mark.parametrize("sizes", [[1], [3], [50]])
+def test_a_cutter_with_the_same_window_takes_over_without_loss(
+    frame_of: Callable[..., Frame], sizes: list[int]
+) -> None:
+    """Two cutters, one after the other, give the windows of one."""
+    frame = frame_of(np.arange(50.0))
+    expected = cut(cutter_of(8, 3), frame)
+    old, new = cutter_of(8, 3), cutter_of(8, 3)
+    frames = chunks_of(frame, sizes)
+    half = len(frames) // 2
+
+    found = cut(old, *frames[:half])
+    new.take_over(old)
+    found += cut(new, *frames[half:])
+
+    assert found == expected
+
+
+@pytest.mark.parametrize(("length", "first"), [(3, 21), (30, 42)])
+def test_a_cutter_with_another_length_uses_the_rows_it_can(
+    frame_of: Callable[..., Frame], length: int, first: int
+) -> None:
+    """A shorter window ends with the next sample, a longer one fills up from what is there."""
+    frame = frame_of(np.arange(60.0))
+    old, new = cutter_of(8, 7), cutter_of(length, 1)
+    head, tail = chunks_of(frame, [21, 100])
+    cut(old, head)
+
+    new.take_over(old)
+
+    assert cut(new, tail)[0][0] == first
+    assert cut(new, frame_of([0.0], index=60))[0][3] == [*range(61 - length, 60), 0.0]
+
+
+def test_a_cutter_with_other_channels_starts_afresh(frame_of: Callable[..., Frame]) -> None:
+    """Rows of an unfinished window are counted, and time does not run backwards."""
+    old, new = cutter_of(4, 4), cutter_of(2, 2, channels=2)
+    cut(old, frame_of(np.arange(7.0)))
+
+    new.take_over(old)
+    found = cut(new, frame_of(np.zeros((4, 2)), index=5))
+
+    assert [window[0] for window in found] == [8]
+    assert new.discarded == {"out_of_order": 2, "gap": 3, "not_finite": 0}
