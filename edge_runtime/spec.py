@@ -58,14 +58,14 @@ class _Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 # --- what the stream must deliver -------------------------------------------
 
 
-class ChannelSpec(_Spec):
+class ChannelSpec(_Spec, frozen=True):
     """One channel: its name in the source, and its unit."""
 
     name: str
     unit: str = ""
 
 
-class StreamSpec(_Spec):
+class StreamSpec(_Spec, frozen=True):
     """The samples a model needs: channels in order, at ``rate_hz`` a second."""
 
     channels: Annotated[tuple[ChannelSpec, ...], Meta(min_length=1, max_length=4096)]
@@ -82,7 +82,7 @@ class StreamSpec(_Spec):
         return tuple(channel.name for channel in self.channels)
 
 
-class WindowSpec(_Spec):
+class WindowSpec(_Spec, frozen=True):
     """Windows of ``length`` samples, one every ``hop`` samples.
 
     A jump in time of more than ``gap_periods`` sample periods starts a new
@@ -99,19 +99,19 @@ class WindowSpec(_Spec):
 Statistic = Literal["mean", "std", "rms", "min", "max", "ptp", "skewness", "kurtosis", "crest"]
 
 
-class Raw(_Spec, tag_field="kind", tag="raw"):
+class Raw(_Spec, frozen=True, tag_field="kind", tag="raw"):
     """The window itself, shape (length, channels); optionally scaled to peak 1."""
 
     peak: bool = False
 
 
-class Statistics(_Spec, tag_field="kind", tag="statistics"):
+class Statistics(_Spec, frozen=True, tag_field="kind", tag="statistics"):
     """Statistics per channel, channel-major: all of the first channel, then the next."""
 
     which: Annotated[tuple[Statistic, ...], Meta(min_length=1)]
 
 
-class Spectrum(_Spec, tag_field="kind", tag="spectrum"):
+class Spectrum(_Spec, frozen=True, tag_field="kind", tag="spectrum"):
     """Magnitude spectrum per channel, periodic Hann window, bins ``first`` to ``last`` inclusive.
 
     ``log`` gives ``ln(magnitude + 1e-6)``.
@@ -123,7 +123,7 @@ class Spectrum(_Spec, tag_field="kind", tag="spectrum"):
     log: bool = False
 
 
-class LogMel(_Spec, tag_field="kind", tag="log_mel"):
+class LogMel(_Spec, frozen=True, tag_field="kind", tag="log_mel"):
     """Log-mel energies of a one-channel window, shape (frames, bands).
 
     Frames of ``frame_length`` samples every ``frame_step``, periodic Hann,
@@ -142,7 +142,7 @@ class LogMel(_Spec, tag_field="kind", tag="log_mel"):
     peak: bool = False
 
 
-class Mfcc(_Spec, tag_field="kind", tag="mfcc"):
+class Mfcc(_Spec, frozen=True, tag_field="kind", tag="mfcc"):
     """The first ``coefficients`` of the DCT-II of log-mel energies over ``sqrt(2 * bands)``."""
 
     mel: LogMel
@@ -152,7 +152,7 @@ class Mfcc(_Spec, tag_field="kind", tag="mfcc"):
 FeatureSpec = Raw | Statistics | Spectrum | LogMel | Mfcc
 
 
-class Normalise(_Spec):
+class Normalise(_Spec, frozen=True):
     """z-score: ``(x - mean) / std``, element by element over one window's features.
 
     Both lists have one number per feature element, or one per last axis.
@@ -165,7 +165,7 @@ class Normalise(_Spec):
 # --- the model and its answer -------------------------------------------------
 
 
-class ArtefactSpec(_Spec):
+class ArtefactSpec(_Spec, frozen=True):
     """One model file of the bundle and the backend that runs it."""
 
     backend: str
@@ -173,7 +173,7 @@ class ArtefactSpec(_Spec):
     precision: Literal["float32", "float16", "dynamic", "int8", "int16x8", "mixed"]
 
 
-class OutputSpec(_Spec):
+class OutputSpec(_Spec, frozen=True):
     """How raw scores become answers.
 
     ``activation`` turns the dequantised output into the reported scale.
@@ -187,13 +187,13 @@ class OutputSpec(_Spec):
     offset: float = 0.0
 
 
-class Smoothing(_Spec):
+class Smoothing(_Spec, frozen=True):
     """Mean of the last ``windows`` values before thresholds are applied."""
 
     windows: Count = 1
 
 
-class Limit(_Spec):
+class Limit(_Spec, frozen=True):
     """A label starts when its value reaches ``on`` and ends when it falls below ``off``."""
 
     label: str
@@ -211,7 +211,7 @@ class Limit(_Spec):
 LayerKind = Literal["normaliser", "calibration", "residual", "fusion", "prior", "thresholds"]
 
 
-class Clamps(_Spec):
+class Clamps(_Spec, frozen=True):
     """How far layers may move an answer. A stolen layer key can do no more.
 
     Attributes:
@@ -241,7 +241,7 @@ class Clamps(_Spec):
     age_s: Positive = 30 * 86400.0
 
 
-class ModelSpec(_Spec):
+class ModelSpec(_Spec, frozen=True):
     """Everything that decides the numbers, in one file: ``bundle.yaml``.
 
     Attributes:

@@ -132,7 +132,7 @@ class Ingest:
         clock: Clock | None = None,
         at_step: Callable[[str], None] | None = None,
     ) -> None:
-        self._transport = transport
+        self.transport = transport
         self._store = store
         self._topics = topics or Topics()
         self._router = Router(transport, topics=self._topics, leaves=["#"], handlers=handlers or {})
@@ -145,16 +145,16 @@ class Ingest:
     def open(self) -> None:
         """Connect, subscribe to everything devices write, and be online while connected."""
         will = Message(self._topics.all_cloud, encode(CloudState(is_online=False)), retain=True)
-        self._transport.open([self._topics.every_up("#")], will)
+        self.transport.open([self._topics.every_up("#")], will)
 
     def close(self) -> None:
         """Say good-bye and disconnect; safe to call twice."""
-        self._transport.publish(self._presence(is_online=False))
-        self._transport.close()
+        self.transport.publish(self._presence(is_online=False))
+        self.transport.close()
 
     def step(self, timeout_s: float) -> int:
         """Wait for messages, store all that are there as one group; return their number."""
-        messages = drain(self._transport, timeout_s, self._on_connected)
+        messages = drain(self.transport, timeout_s, self._on_connected)
         frames = []
         for message in messages:
             address = parsed(self._topics, message)
@@ -169,7 +169,7 @@ class Ingest:
         return len(messages)
 
     def _on_connected(self) -> None:
-        self._transport.publish(self._presence(is_online=True))
+        self.transport.publish(self._presence(is_online=True))
 
     def _presence(self, *, is_online: bool) -> Message:
         state = CloudState(is_online=is_online, made_ns=self._clock.now_ns())
@@ -212,7 +212,7 @@ class Ingest:
         self.stats.groups_total += 1
         self._at_step("ack")
         for ack in acks:
-            self._transport.publish(self._ack_message(ack))
+            self.transport.publish(self._ack_message(ack))
         self._on_stored({(frame.device, frame.stream) for frame in frames})
 
     def _ack_message(self, ack: Ack) -> Message:

@@ -390,7 +390,7 @@ class _Work:
     def _errors(
         self, fit: Fit, period: np.ndarray, wanted: np.ndarray, names: tuple[RungName, ...]
     ) -> np.ndarray:
-        def make() -> np.ndarray:
+        def make() -> object:
             answers = [self._answer(fit, name, period) for name in names]
             return np.abs(np.stack(answers, axis=1) - wanted[:, None])
 

@@ -355,6 +355,15 @@ class Store:
         table = _ordered(concatenate(tables, _with_identity(tables, columns)))
         return _chosen(_between(table, first_ns, last_ns), columns)
 
+    def read(self, segment: Segment, columns: Sequence[str] | None = None) -> Table:
+        """Return the rows of one segment, as they were stored.
+
+        Raises:
+            FileNotFoundError: It was compacted or deleted meanwhile.
+            StoreError: It is damaged.
+        """
+        return read_segment(segment.path, columns)
+
     def latest(
         self,
         device: str,

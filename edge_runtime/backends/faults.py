@@ -7,7 +7,7 @@ from types import ModuleType
 
 import numpy as np
 
-from edge_runtime.errors import MissingExtra, ModelError, ShapeError
+from edge_runtime.errors import EdgeError, MissingExtra, ModelError, ShapeError
 from edge_runtime.types import TensorSpec
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "only_one_input",
 ]
 
-_MESSAGE_LENGTH = 300
+_MESSAGE_LENGTH = 600
 
 
 def import_runtime(backend: str, module: str, package: str, extra: str) -> ModuleType:
@@ -127,5 +127,12 @@ def closed(backend: str) -> ModelError:
 
 
 def _brief(error: object) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    """Return a runtime's message on one line and bounded."""
+    text = str(error)
+    if isinstance(error, EdgeError):
+        text = error.what
+    elif isinstance(error, UnicodeDecodeError):
+        # A damaged name inside the model made the message undecodable.
+        text = error.object.decode("utf-8", "replace")
+    text = " ".join(text.split()) or type(error).__name__
     return text if len(text) <= _MESSAGE_LENGTH else text[:_MESSAGE_LENGTH] + " …"

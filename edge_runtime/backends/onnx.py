@@ -198,7 +198,10 @@ def _open(model: bytes, options: SessionOptions) -> Any:
     settings.enable_cpu_mem_arena = False
     settings.enable_mem_pattern = False
     settings.log_severity_level = _SILENT
-    return runtime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+    # With its fallback on, a damaged model makes it print to standard output.
+    return runtime.InferenceSession(
+        model, settings, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
 
 
 def _inputs(session: Any, graph: OnnxGraph) -> tuple[TensorSpec, ...]:

@@ -18,7 +18,7 @@ import msgspec
 
 from edge_runtime.errors import BundleError
 
-__all__ = ["BUNDLE_LIMITS", "ArchiveLimits", "check_names", "read_zip", "write_zip"]
+__all__ = ["ArchiveLimits", "check_names", "read_zip", "write_zip"]
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
 _NAME = re.compile(rf"{_PART}(?:/{_PART}){{0,7}}")

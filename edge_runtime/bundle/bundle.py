@@ -18,7 +18,6 @@ from edge_runtime.spec import ArtefactSpec, ModelSpec
 from edge_runtime.version import __version__
 
 __all__ = [
-    "MANIFEST",
     "Bundle",
     "artefact_kind",
     "assemble",

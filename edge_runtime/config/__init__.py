@@ -1,6 +1,6 @@
 """Configuration in YAML: read strictly, explained by line and column, checked across parts."""
 
-from edge_runtime.config.convert import TOMBSTONES, Tombstones, load_yaml, parse_yaml
+from edge_runtime.config.convert import Tombstones, load_yaml, parse_yaml
 from edge_runtime.config.device import (
     DeviceConfig,
     ModelConfig,
@@ -14,7 +14,6 @@ from edge_runtime.config.device import (
 from edge_runtime.config.document import Document, dump_yaml
 
 __all__ = [
-    "TOMBSTONES",
     "DeviceConfig",
     "Document",
     "ModelConfig",

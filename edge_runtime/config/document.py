@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import msgspec
 import yaml
+from yaml.composer import ComposerError
 
 from edge_runtime.errors import ConfigError
 
@@ -147,7 +148,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self.depth += 1
         if self.depth > _LIMIT_DEPTH:
-            raise yaml.composer.ComposerError(
+            raise ComposerError(
                 None,
                 None,
                 f"nested deeper than {_LIMIT_DEPTH} levels",

@@ -348,7 +348,7 @@ class Cutter:
             and 0 <= state.skip <= self._hop
             and 0 <= state.covered <= len(samples)
             and state.discarded.keys() == self.discarded.keys()
-            and (state.last_ns is not None or not state.dtype)
+            and (state.last_ns is not None or len(samples) == 0)
         )
         if not is_sane:
             raise self._misfit(f"{len(samples)} rows of {state.dtype}")

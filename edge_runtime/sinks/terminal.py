@@ -60,12 +60,13 @@ class TerminalSink:
 
     def open(self, device: str) -> None:  # noqa: ARG002
         """Find out whether the output is a terminal."""
-        self._output = self._given or sys.stdout
-        is_terminal = self._output.isatty()
+        output = self._given or sys.stdout
+        is_terminal = output.isatty()
         self._is_coloured = self._config.colour == "always" or (
             self._config.colour == "auto" and is_terminal
         )
         self._shown_ns.clear()
+        self._output = output
 
     def write(self, output: Output) -> None:
         """Show what a person wants to see of one block.

@@ -11,6 +11,7 @@ __all__ = ["Ballast"]
 log = logging.getLogger(__name__)
 
 _ROOM = 4
+_LEAST_BYTES = 1 << 20
 
 
 class Ballast:
@@ -27,10 +28,10 @@ class Ballast:
     def __init__(self, path: Path, size_bytes: int) -> None:
         self._path = path
         self._size_bytes = size_bytes
-        self._is_there = path.exists() and path.stat().st_size >= size_bytes
+        self._is_there = path.exists() and path.stat().st_size >= size_bytes > 0
 
     def release(self) -> bool:
-        """Give the space back; False when it was given back already."""
+        """Give the space back; False when there is none to give."""
         was_there, self._is_there = self._is_there, False
         self._path.unlink(missing_ok=True)
         if was_there:
@@ -39,11 +40,16 @@ class Ballast:
 
     def refill(self) -> bool:
         """Take the space again, once there is plenty of it; True when that happened."""
-        if self._is_there or not self._size_bytes:
+        wanted = _ROOM * max(self._size_bytes, _LEAST_BYTES)
+        if self._is_there or shutil.disk_usage(self._path.parent).free < wanted:
             return False
-        if shutil.disk_usage(self._path.parent).free < _ROOM * self._size_bytes:
+        try:
+            # Real bytes: a sparse file would hold back nothing.
+            if self._size_bytes:
+                self._path.write_bytes(bytes(self._size_bytes))
+        except OSError as error:
+            self._path.unlink(missing_ok=True)
+            log.warning("ballast.refused", extra={"path": str(self._path), "why": str(error)})
             return False
-        # Real bytes: a sparse file would hold back nothing.
-        self._path.write_bytes(bytes(self._size_bytes))
         self._is_there = True
         return True

@@ -1,4 +1,4 @@
-"""Contract checks: what every source and every sink must do, whoever wrote it.
+"""Contract checks: what every source, sink and backend must do, whoever wrote it.
 
 Each raises AssertionError with a sentence; use them with any test runner.
 """
@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
-from edge_runtime.ports import Sink, Source
+from edge_runtime.errors import ModelError, ShapeError
+from edge_runtime.ports import Backend, Session, SessionOptions, Sink, Source
 from edge_runtime.spec import StreamSpec
-from edge_runtime.types import Frame, Output
+from edge_runtime.types import Frame, Output, TensorSpec
 
-__all__ = ["check_sink", "check_source", "read_all"]
+__all__ = ["check_backend", "check_sink", "check_source", "read_all"]
 
 _READS = 100_000
 _PATIENCE_S = 10.0
@@ -56,6 +58,23 @@ def check_sink(make: Callable[[], Sink], outputs: Sequence[Output]) -> None:
     make().close()
 
 
+def check_backend(make: Callable[[], Backend], model: bytes) -> None:
+    """Check that a backend proves itself, refuses junk and answers repeatably.
+
+    Args:
+        make: Builds it.
+        model: A small stateless model that it can run.
+    """
+    backend = make()
+    _require(bool(backend.name) and bool(backend.probe()), "a backend tells name and version")
+    for junk in (b"", b"no model"):
+        _check_refused(partial(backend.load, junk, SessionOptions()), ModelError)
+    session = backend.load(model, SessionOptions())
+    _check_answers(session)
+    session.close()
+    session.close()
+
+
 def read_all(source: Source) -> list[Frame]:
     """Read an open source until it is exhausted; close it."""
     frames: list[Frame] = []
@@ -68,6 +87,34 @@ def read_all(source: Source) -> list[Frame]:
     _require(source.is_exhausted, "a recording must end")
     source.close()
     return frames
+
+
+def _check_answers(session: Session) -> None:
+    batch = _batch(session.inputs[0], 5)
+    answers = session.run(batch)
+    _require(answers.shape == (5, *session.outputs[0].shape[1:]), "every row gets an answer")
+    _require(answers.dtype == session.outputs[0].dtype, "answers have the tensor's dtype")
+    _require(_is_equal(answers, session.run(batch)), "a question asked twice has one answer")
+    session.reset()
+    single = np.concatenate([session.run(row[None]) for row in batch])
+    _require(_is_equal(answers, single), "a batch gives the bytes of its rows alone")
+    _require(len(session.run(batch[:0])) == 0, "no rows, no answers")
+    _check_refused(lambda: session.run(batch[..., :0]), ShapeError)
+    _check_refused(lambda: session.run(batch.astype(np.complex128)), ShapeError)
+
+
+def _batch(tensor: TensorSpec, rows: int) -> np.ndarray:
+    shape = (rows, *tensor.shape[1:])
+    numbers = np.arange(rows * int(np.prod(shape[1:])), dtype=np.int64).reshape(shape) % 100
+    return numbers.astype(tensor.dtype)
+
+
+def _check_refused(call: Callable[[], object], kind: type[Exception]) -> None:
+    try:
+        call()
+    except kind:
+        return
+    raise AssertionError(f"{kind.__name__} must be raised")
 
 
 def _read(source: Source, need: StreamSpec, index: int) -> list[Frame]:

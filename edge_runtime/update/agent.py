@@ -85,7 +85,7 @@ class UpdateAgent:
         self._is_linked = True
         self._fetch: Fetch | None = None
         self._expected: ActivateLayers | ActivateBase | None = None
-        self._measured: dict[str, float] = {}
+        self._measured: dict[str, dict[str, float]] = {}
         self._waiting: list[Job] = []
         self._bundle = slots.factory
         self._statement: Statement | None = None
@@ -120,7 +120,13 @@ class UpdateAgent:
         """Say that what `boot` chose is serving; goes on with what was interrupted."""
         if self._slots.record.boots:
             self._slots.store(boots=0)
-        return self._resume_layers() if self._slots.record.trial else self._resume_base()
+        actions = self._resume_layers() if self._slots.record.trial else []
+        candidate = self._slots.record.candidate
+        if candidate is None:
+            self._slots.prune()
+        elif self._expected is None or candidate.state in {"fetching", "verified"}:
+            actions += self._resume_base(candidate)
+        return actions
 
     # --- what arrives -------------------------------------------------------------
 
@@ -179,11 +185,14 @@ class UpdateAgent:
             reason = f"admission: {admission.reason}"
             is_final = not admission.reason.startswith(_NOT_THE_BUNDLES_FAULT)
             return self._refuse(candidate.job, reason, bad=digest if is_final else None)
-        self._measured = {
-            "admission_s": admission.seconds,
-            "peak_rss_mb": admission.peak_rss_mb,
-            "worst_difference": admission.worst_difference,
-        }
+        self._measure(
+            candidate.job,
+            {
+                "admission_s": admission.seconds,
+                "peak_rss_mb": admission.peak_rss_mb,
+                "worst_difference": admission.worst_difference,
+            },
+        )
         self._store_candidate(candidate, state="staged")
         return [self._report(candidate.job, "staged"), *self._go_on()]
 
@@ -196,10 +205,9 @@ class UpdateAgent:
             return []
         self._expected = None
         self._effective = effective
-        self._measured |= measured or {}
         if isinstance(expected, ActivateBase):
-            return self._commit_base(expected)
-        return self._commit_layers(expected)
+            return self._commit_base(expected, measured or {})
+        return self._commit_layers(expected, measured or {})
 
     def on_failed(self, effective: str, reason: str) -> list[Action]:
         """Say that an activation failed and the old keeps serving."""
@@ -262,11 +270,7 @@ class UpdateAgent:
         except EdgeError as error:
             return self._refuse(trial.job, error)
 
-    def _resume_base(self) -> list[Action]:
-        candidate = self._slots.record.candidate
-        if candidate is None:
-            self._slots.prune()
-            return []
+    def _resume_base(self, candidate: Candidate) -> list[Action]:
         try:
             if candidate.state == "fetching":
                 return self._start_fetch(self._statement_of(candidate))
@@ -400,15 +404,16 @@ class UpdateAgent:
         return layer
 
     def _try_layers(self, trial: LayerTrial, layers: tuple[Layer, ...]) -> list[Action]:
-        self._measured = dict(self._prove(self._bundle, layers))
+        self._measure(trial.job, self._prove(self._bundle, layers))
         self._slots.store(trial=msgspec.structs.replace(trial, attempts=trial.attempts + 1))
         identity = effective_id(self._bundle.digest, layers)
         self._expected = ActivateLayers(self._stream, layers, identity)
         return [self._expected]
 
-    def _commit_layers(self, done: ActivateLayers) -> list[Action]:
+    def _commit_layers(self, done: ActivateLayers, measured: Mapping[str, float]) -> list[Action]:
         trial = self._slots.record.trial
         assert trial is not None  # noqa: S101 - stored before the action was returned
+        self._measure(trial.job, measured)
         report = self._report(trial.job, "committed")
         self._slots.finish(
             report.message,
@@ -467,17 +472,18 @@ class UpdateAgent:
             bundle = self._slots.install(statement)
             layers = self._verified(candidate.layers, bundle, statement, now_ns=self._event_ns())
             if layers:
-                self._measured |= self._prove(bundle, layers)
+                self._measure(candidate.job, self._prove(bundle, layers))
         except EdgeError as error:
             return self._refuse(candidate.job, error)
         identity = effective_id(bundle.digest, layers)
         self._expected = ActivateBase(self._stream, bundle, layers, identity)
         return [self._report(candidate.job, "trial"), self._expected]
 
-    def _commit_base(self, done: ActivateBase) -> list[Action]:
+    def _commit_base(self, done: ActivateBase, measured: Mapping[str, float]) -> list[Action]:
         record = self._slots.record
         candidate = record.candidate
         assert candidate is not None  # noqa: S101 - stored before the action was returned
+        self._measure(candidate.job, measured)
         statement = self._statement_of(candidate)
         floors = {f"{self._line}/base": Floor(statement.seq, statement.digest)}
         report = self._report(candidate.job, "committed")
@@ -544,6 +550,7 @@ class UpdateAgent:
 
     def _report(self, job: str, state: str, reason: str = "") -> Report:
         has_ended = state not in {"fetching", "verified", "staged", "trial"}
+        measured = self._measured.pop(job, {}) if has_ended else {}
         return Report(
             JobReport(
                 id=job,
@@ -552,9 +559,13 @@ class UpdateAgent:
                 state=state,
                 reason=reason[:_MAX_REASON],
                 effective=self._effective if has_ended else "",
-                measured=self._measured if state == "committed" else {},
+                measured=measured,
             )
         )
+
+    def _measure(self, job: str, measured: Mapping[str, float]) -> None:
+        """Keep what was measured at a gate until the job's last report."""
+        self._measured[job] = self._measured.get(job, {}) | dict(measured)
 
     @property
     def _line(self) -> str:

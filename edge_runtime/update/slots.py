@@ -227,7 +227,14 @@ class Slots:
         keep = {self.slot(digest) for digest in self._kept()}
         for path in self.folder.iterdir():
             if path.suffix in {".zip", ".part"} and path not in keep:
-                path.unlink(missing_ok=True)
+                self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            # Only space is lost, and the next start tries again.
+            log.warning("update.file_kept", extra={"path": str(path), "reason": str(error)})
 
     def _kept(self) -> set[str]:
         return {digest for digest in (self.record.active, self.record.previous) if digest}

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -57,6 +58,7 @@ LEARNING_RATE = 3e-3
 WEIGHT_PENALTY = 1e-4
 DROPOUT = 0.2
 NOISE = 0.2  # standard deviations of a feature
+LABEL_SMOOTHING = 0.1  # keeps logits small, so that their int8 steps are fine
 SEED = 7
 CALIBRATION_ROWS = 1024
 OPSET = 17
@@ -100,7 +102,8 @@ class Scaling:
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Return the features z-scored, float32."""
-        return ((features - self.mean) / self.std).astype(np.float32)
+        scaled: np.ndarray = ((features - self.mean) / self.std).astype(np.float32)
+        return scaled
 
 
 def load(path: Path) -> list[Run]:
@@ -125,7 +128,7 @@ def load(path: Path) -> list[Run]:
             samples=table[start:end, 2:].astype(np.float32),
             lines=tuple(lines[start:end]),
         )
-        for start, end in zip(bounds, bounds[1:], strict=False)
+        for start, end in itertools.pairwise(bounds)
     ]
 
 
@@ -163,9 +166,10 @@ def train_network(inputs: np.ndarray, labels: np.ndarray) -> Any:
     model = keras.Sequential([keras.Input((inputs.shape[1],), name="features"), *layers])
     steps = EPOCHS * -(-len(inputs) // BATCH)
     rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    loss = keras.losses.CategoricalCrossentropy(True, label_smoothing=LABEL_SMOOTHING)
     model.compile(keras.optimizers.Adam(rate), loss)
-    model.fit(inputs, labels, batch_size=BATCH, epochs=EPOCHS, verbose=0)
+    target = np.eye(len(LABELS), dtype=np.float32)[labels]
+    model.fit(inputs, target, batch_size=BATCH, epochs=EPOCHS, verbose=0)
     return model
 
 
@@ -181,7 +185,8 @@ def float_predict(model: Any) -> Predict:
 
 def calibration_rows(inputs: np.ndarray) -> np.ndarray:
     """Choose real windows that set the integer ranges: evenly spaced in the training windows."""
-    return inputs[np.linspace(0, len(inputs) - 1, CALIBRATION_ROWS).astype(int)]
+    chosen: np.ndarray = inputs[np.linspace(0, len(inputs) - 1, CALIBRATION_ROWS).astype(int)]
+    return chosen
 
 
 def to_tflite(model: Any, calibration: np.ndarray) -> bytes:
@@ -213,7 +218,9 @@ def tflite_predict(content: bytes) -> Predict:
         interpreter.set_tensor(source["index"], q)
         interpreter.invoke()
         scale, zero = sink["quantization"]
-        return (interpreter.get_tensor(sink["index"]).astype(np.float32) - zero) * scale
+        answer = interpreter.get_tensor(sink["index"]).astype(np.float32)
+        values: np.ndarray = (answer - zero) * scale
+        return values
 
     return predict
 
@@ -222,7 +229,9 @@ def float_onnx(layers: Sequence[Layer]) -> Any:
     """Build the float ONNX network from weights: Gemm and Relu, free batch axis."""
     from onnx import TensorProto, checker, helper, numpy_helper
 
-    nodes, constants, x = [], [], "features"
+    nodes: list[Any] = []
+    constants: list[Any] = []
+    x = "features"
     for index, (weights, bias) in enumerate(layers):
         is_last = index == len(layers) - 1
         names = [f"weights_{index}", f"bias_{index}"]
@@ -250,8 +259,12 @@ def to_onnx(layers: Sequence[Layer], calibration: np.ndarray, path: Path) -> Non
     Weights are unsigned like the activations: x86 processors without VNNI
     saturate sums of unsigned by signed products, and would answer differently.
     """
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
-    from onnxruntime.quantization import quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         """Hands out the calibration windows one by one."""

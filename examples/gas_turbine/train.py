@@ -76,11 +76,13 @@ class Scaling:
 
     def inputs(self, sensors: np.ndarray) -> np.ndarray:
         """Return the sensors z-scored, float32."""
-        return ((sensors - self.mean) / self.std).astype(np.float32)
+        scaled: np.ndarray = ((sensors - self.mean) / self.std).astype(np.float32)
+        return scaled
 
     def target(self, nox: np.ndarray) -> np.ndarray:
         """Return NOx z-scored, shape (n, 1), float32."""
-        return ((nox - self.target_mean) / self.target_std).astype(np.float32)[:, None]
+        scaled: np.ndarray = ((nox - self.target_mean) / self.target_std).astype(np.float32)
+        return scaled[:, None]
 
 
 def load(path: Path) -> Rows:
@@ -171,7 +173,8 @@ def float_predict(layers: Sequence[Layer]) -> Predict:
         for weights, bias in layers[:-1]:
             x = np.maximum(x @ weights + bias, 0.0)
         weights, bias = layers[-1]
-        return (x @ weights + bias)[:, 0]
+        answer: np.ndarray = x @ weights + bias
+        return answer[:, 0]
 
     return predict
 
@@ -184,7 +187,8 @@ def calibration_rows(inputs: np.ndarray) -> np.ndarray:
     """
     even = np.linspace(0, len(inputs) - 1, CALIBRATION_ROWS).astype(int)
     extremes = np.concatenate([inputs.argmin(axis=0), inputs.argmax(axis=0)])
-    return inputs[np.unique(np.concatenate([even, extremes]))]
+    chosen: np.ndarray = inputs[np.unique(np.concatenate([even, extremes]))]
+    return chosen
 
 
 def to_tflite(model: Any, calibration: np.ndarray) -> bytes:
@@ -216,7 +220,9 @@ def tflite_predict(content: bytes) -> Predict:
         interpreter.set_tensor(source["index"], q)
         interpreter.invoke()
         scale, zero = sink["quantization"]
-        return (interpreter.get_tensor(sink["index"])[:, 0].astype(np.float32) - zero) * scale
+        answer = interpreter.get_tensor(sink["index"]).astype(np.float32)
+        values: np.ndarray = (answer[:, 0] - zero) * scale
+        return values
 
     return predict
 
@@ -225,7 +231,9 @@ def float_onnx(layers: Sequence[Layer]) -> Any:
     """Build the float ONNX network from weights: Gemm and Relu, free batch axis."""
     from onnx import TensorProto, checker, helper, numpy_helper
 
-    nodes, constants, x = [], [], "sensors"
+    nodes: list[Any] = []
+    constants: list[Any] = []
+    x = "sensors"
     for index, (weights, bias) in enumerate(layers):
         is_last = index == len(layers) - 1
         names = [f"weights_{index}", f"bias_{index}"]
@@ -252,8 +260,12 @@ def to_onnx(layers: Sequence[Layer], calibration: np.ndarray, path: Path) -> Non
     Weights are unsigned like the activations: x86 processors without VNNI
     saturate sums of unsigned by signed products, and would answer differently.
     """
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
-    from onnxruntime.quantization import quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         """Hands out the calibration rows one by one."""

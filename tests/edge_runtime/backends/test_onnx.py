@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ def dense(onnx: Any, sizes: list[int], operator: str = "Gemm") -> bytes:
     """Make a float network with a free batch axis."""
     random = np.random.default_rng(len(sizes))
     nodes, constants, name = [], [], "x"
-    for number, (inputs, units) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for number, (inputs, units) in enumerate(itertools.pairwise(sizes)):
         weights = random.normal(size=(inputs, units)).astype(np.float32)
         constants.append(onnx.constant(f"w{number}", weights))
         nodes.append(onnx.node(operator, [name, f"w{number}"], [f"y{number}"]))

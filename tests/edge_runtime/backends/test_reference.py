@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def packed(**arrays: np.ndarray) -> bytes:
 def network(*sizes: int, seed: int = 0) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
     arrays = {}
-    for number, (inputs, units) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for number, (inputs, units) in enumerate(itertools.pairwise(sizes)):
         arrays[f"w{number}"] = random.normal(size=(inputs, units)).astype(np.float32)
         arrays[f"b{number}"] = random.normal(size=units).astype(np.float32)
     return arrays

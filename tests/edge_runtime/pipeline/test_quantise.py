@@ -25,9 +25,7 @@ def tensors(draw: st.DrawFn) -> TensorSpec:
     return TensorSpec("x", (1, 4), dtype, scale, zero_point)
 
 
-@given(
-    tensors(), hnp.arrays(np.float32, (3, 4), elements=st.floats(width=32, allow_nan=True))
-)
+@given(tensors(), hnp.arrays(np.float32, (3, 4), elements=st.floats(width=32, allow_nan=True)))
 def test_quantise_saturates_and_never_wraps(tensor: TensorSpec, values: np.ndarray) -> None:
     """Whatever comes in, order is kept and the ends of the range are the worst that happens."""
     found = quantise(values, tensor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
 import msgspec
@@ -23,12 +24,12 @@ def make_archive(
 
     def make(do: str = "ok", *, model: bytes | None = None, vectors: Golden = golden) -> Path:
         spec = make_spec(artefacts=(ArtefactSpec("misbehaving", "model.json", "float32"),))
-        files = {
+        contents = {
             "model.json": json.dumps({"do": do}).encode() if model is None else model,
             "golden.npz": write_golden(vectors),
         }
         path = tmp_path / f"{do}.zip"
-        path.write_bytes(pack(save_bundle(tmp_path / do, spec, files)))
+        path.write_bytes(pack(save_bundle(tmp_path / do, spec, contents)))
         return path
 
     return make
@@ -108,14 +109,31 @@ def test_files_that_are_no_model_are_refused(make_archive, misbehaving, model: b
     assert verdict.reason.startswith("load: ")
 
 
+@pytest.mark.parametrize("kind", ["tflite", "onnx"])
+@pytest.mark.parametrize("damage", ["truncated", "text"])
+def test_real_runtimes_refuse_files_that_are_no_model(
+    tmp_path: Path, make_spec, golden: Golden, kind: str, damage: str
+) -> None:
+    """LiteRT and ONNX Runtime get bad files in a child process, and say no there."""
+    whole = (files("edge_runtime.backends") / f"probe.{kind}").read_bytes()
+    model = whole[: len(whole) // 2] if damage == "truncated" else b"not a model\n" * 100
+    spec = make_spec(artefacts=(ArtefactSpec(kind, "model", "float32"),))
+    save_bundle(tmp_path / kind, spec, {"model": model, "golden.npz": write_golden(golden)})
+
+    verdict = admit(tmp_path / kind)
+
+    assert not verdict.is_admitted
+    assert verdict.reason.startswith(("load: ", "crash: "))
+
+
 def test_bundles_that_are_none_are_refused(tmp_path: Path, make_archive) -> None:
     """Missing, empty, garbage and truncated archives each give a reason."""
     whole = make_archive().read_bytes()
-    files = {"empty": b"", "garbage": b"x" * 5000, "truncated": whole[: len(whole) // 2]}
-    for name, content in files.items():
+    contents = {"empty": b"", "garbage": b"x" * 5000, "truncated": whole[: len(whole) // 2]}
+    for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
 
-    verdicts = [admit(tmp_path / name) for name in (*files, "missing")]
+    verdicts = [admit(tmp_path / name) for name in (*contents, "missing")]
 
     assert all(not one.is_admitted and one.reason.startswith("bundle: ") for one in verdicts)
 
@@ -128,13 +146,11 @@ def test_a_backend_that_is_not_there_is_said(make_archive) -> None:
     assert "misbehaving" in verdict.reason
 
 
-def test_an_archive_without_golden_vectors_cannot_be_made(
-    tmp_path: Path, make_spec, misbehaving
-) -> None:
-    """Golden vectors that are no arrays are refused by the child."""
+def test_golden_vectors_that_are_none_are_refused(tmp_path: Path, make_spec, misbehaving) -> None:
+    """A bundle whose golden file holds no arrays cannot prove itself."""
     spec = make_spec(artefacts=(ArtefactSpec("misbehaving", "model.json", "float32"),))
-    files = {"model.json": b'{"do": "ok"}', "golden.npz": b"no arrays"}
-    save_bundle(tmp_path / "odd", spec, files)
+    contents = {"model.json": b'{"do": "ok"}', "golden.npz": b"no arrays"}
+    save_bundle(tmp_path / "odd", spec, contents)
 
     assert admit(tmp_path / "odd", misbehaving).reason.startswith("bundle: ")
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_cloud.signing import SigningKey
-from edge_runtime.bundle import Bundle, pack
+from edge_runtime.bundle import Bundle, digest_of, pack
 from edge_runtime.errors import EdgeError
 from edge_runtime.spec import (
     CalibrationLayer,
@@ -411,6 +411,41 @@ def test_a_base_for_other_channels_is_refused(world: World, shop: Shop) -> None:
     world.settle()
 
     assert world.outcome("base-2")[1].startswith("requires: channels ['a', 'c']")
+
+
+def test_a_base_for_a_newer_runtime_is_refused(world: World, shop: Shop) -> None:
+    """What needs a newer runtime says which, and the old keeps serving."""
+    manifest = shop.new.files["bundle.yaml"]
+    newer = manifest.replace(b"requires_runtime: '0.1'", b"requires_runtime: '99.0'")
+    assert newer != manifest
+    files = shop.new.files | {"bundle.yaml": newer}
+    bundle = Bundle(shop.new.spec, digest_of(files), files)
+    world.archives |= _archives(bundle)
+
+    world.offer(shop.base_job(bundle))
+    world.settle()
+
+    assert world.outcome("base-2")[1].startswith("bundle: turbine@2 needs edge-runtime 99.0")
+
+
+@pytest.mark.parametrize("content", [b"x" * 300, b"PK\x03\x04" + bytes(300)])
+def test_a_signed_archive_that_is_no_bundle_is_refused(
+    world: World, shop: Shop, sign, content: bytes
+) -> None:
+    """Even release keys make mistakes: signed garbage is refused, not served."""
+    sha = hashlib.sha256(content).hexdigest()
+    chunks = tuple(
+        hashlib.sha256(content[first : first + 128]).hexdigest()
+        for first in range(0, len(content), 128)
+    )
+    signed = sign(shop.new, seq=2, archive_sha256=sha, archive_bytes=len(content), chunks=chunks)
+    world.archives[sha] = content
+
+    world.offer(msgspec.structs.replace(shop.base_job(), base=signed))
+    world.settle()
+
+    assert world.outcome("base-2")[1].startswith("bundle: ")
+    assert world.serving.bundle.digest == shop.factory.digest
 
 
 def test_a_failed_admission_is_refused_and_never_tried_again(world: World, shop: Shop) -> None:
@@ -852,6 +887,24 @@ def test_another_factory_bundle_starts_anew_above_the_floors(world: World, shop:
     assert world.serving.bundle.spec.version == "hand"
     world.offer(shop.base_job(shop.bundle("3", bias=3.0), job="late", seq=1))
     assert world.outcome("late")[1].startswith("floor: base seq 1 <= 2")
+
+
+def test_a_kill_while_a_base_and_layers_are_on_their_way_resumes_both(
+    world: World, shop: Shop
+) -> None:
+    """A base being fetched does not wait for anything after a restart, nor do layers."""
+    world.offer(shop.base_job())
+    world.step()
+    world.offer(shop.layers_job(shop.layer(PRIOR)))
+
+    world.kill()
+    assert world.wire
+    assert [type(action) for action in world.work] == [ActivateLayers]
+    world.settle()
+
+    assert world.outcome("layers-1")[0] == "committed"
+    assert world.outcome("base-2")[0] == "committed"
+    assert "largest_move" not in world.reports[-1].measured
 
 
 def _whole_story(world: World, shop: Shop) -> None:
