@@ -3,6 +3,7 @@
 ::
 
     driver → device    {"release": {"turbine": 120}}      samples below 120 may be delivered
+                       {"status": true}                   say now what you are doing
                        {"stop": true}                     end cleanly
     device → driver    {"event": "rows.committed", "stream": "turbine", "position": 120}
 

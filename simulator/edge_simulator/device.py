@@ -58,7 +58,7 @@ def _run(path: Path, channel: Channel) -> int:
     device = EdgeDevice(config, paces=gates, on_event=tell)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: device.stop())
-    reader(channel, lambda line: _obey(line, gates, device), device.stop)
+    reader(channel, lambda line: _obey(line, gates, device, channel), device.stop)
     ended = threading.Event()
     threading.Thread(target=_report, args=(device, channel, ended), daemon=True).start()
     try:
@@ -70,9 +70,13 @@ def _run(path: Path, channel: Channel) -> int:
     return 0
 
 
-def _obey(line: Mapping[str, Any], gates: Mapping[str, Gate], device: EdgeDevice) -> None:
+def _obey(
+    line: Mapping[str, Any], gates: Mapping[str, Gate], device: EdgeDevice, channel: Channel
+) -> None:
     for stream, index in line.get("release", {}).items():
         gates[stream].release(index)
+    if line.get("status"):
+        channel.send(_status(device))
     if line.get("stop"):
         device.stop()
 

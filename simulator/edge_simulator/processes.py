@@ -149,6 +149,14 @@ class DeviceProcess:
         if self._channel is not None and self._released:
             self._channel.send({"release": dict(upto)})
 
+    def ask(self, timeout_s: float = 2.0) -> Mapping[str, Any]:
+        """Return its status as of now, or the latest it told if it does not answer."""
+        before = self.latest("status")
+        if self._channel is not None:
+            self._channel.send({"status": True})
+            self.wait_for(lambda: self._facts.get(("status", "")) is not before, timeout_s)
+        return self.latest("status")
+
     def kill(self) -> None:
         """SIGKILL by its process id; nothing is flushed."""
         if self._child is not None and self._child.pid is not None:

@@ -125,9 +125,7 @@ def test_a_contribution_only_fades_with_age(
     ]
     count = len(ages_s)
 
-    found = refine(
-        *layers, score=np.zeros((count, 2)), features=np.ones((count, 2)), age_s=ages_s
-    )
+    found = refine(*layers, score=np.zeros((count, 2)), features=np.ones((count, 2)), age_s=ages_s)
 
     assert (np.diff(np.abs(found[:, 0])) <= 1e-12).all()
 
@@ -239,9 +237,7 @@ def test_a_residual_adds_up_alike_alone_and_together(
     random = np.random.default_rng(seed)
     weights = tuple(random.normal(size=size).tolist())
     spec = spec_of(clamps=Clamps(residual=1e9))
-    layers = LayerSet(
-        spec, [layer_of(ResidualLayer(0.5, weights))], base=BASE, shape=(size,)
-    )
+    layers = LayerSet(spec, [layer_of(ResidualLayer(0.5, weights))], base=BASE, shape=(size,))
     features = random.normal(size=(count, size)).astype(np.float32)
     score, end_ns = np.zeros((count, 1)), np.full(count, MADE_NS)
     active = layers.at(MADE_NS)
