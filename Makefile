@@ -29,7 +29,7 @@ bench: .venv/.dev
 
 ## make docs     run every example in the documentation
 docs: .venv/.dev
-	@$(BIN)/python -m pytest tests/docs $(ARGS)
+	@$(BIN)/python -m pytest tests/docs README.md docs $(ARGS)
 
 clean:
 	rm -rf .venv dist build demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

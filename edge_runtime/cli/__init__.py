@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
+import os
 import sys
 from collections.abc import Sequence
 from typing import Protocol
@@ -16,7 +16,7 @@ from edge_runtime import registry
 from edge_runtime.errors import EdgeError
 from edge_runtime.version import __version__
 
-__all__ = ["Command", "main"]
+__all__ = ["Command", "main", "parser"]
 
 
 class Command(Protocol):
@@ -43,10 +43,7 @@ class Command(Protocol):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    # Output cut off by `head` and the like ends the program instead of raising.
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     logging.basicConfig(
         level=logging.DEBUG if args.verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
@@ -57,16 +54,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EdgeError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser with every verb that is installed."""
+    root = argparse.ArgumentParser(
         prog="edge-runtime", description="Models next to sensors: nothing lost, nothing waits."
     )
-    parser.add_argument("--version", action="version", version=f"edge-runtime {__version__}")
-    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    root.add_argument("--version", action="version", version=f"edge-runtime {__version__}")
+    verbs = root.add_subparsers(required=True, metavar="COMMAND")
     for name in registry.names("commands"):
         try:
             command: Command = registry.find("commands", name)()
@@ -75,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
             sys.stderr.write(f"command {name!r} is left out: {error}\n")
         else:
             _add(verbs, command)
-    return parser
+    return root
 
 
 def _add(verbs: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:

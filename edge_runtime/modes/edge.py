@@ -221,6 +221,9 @@ class EdgeDevice:
     def _start_network(self, stack: ExitStack, state: StateStore, outbox: Outbox) -> None:
         """Without a broker in the configuration nothing leaves the device, and no thread starts."""
         if self._config.sync is None:
+            for stream in self._streams.values():
+                # What a stopped update asks for needs a link; the boot has come up all the same.
+                stream.agent.on_booted()
             return
         transport = self._connect(self._config.sync, self._config.device, self._clock)
         uplink = Uplink(

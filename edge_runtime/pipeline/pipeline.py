@@ -315,7 +315,7 @@ class Pipeline:
             )
         try:
             found = msgspec.msgpack.decode(snapshot, type=_Snapshot)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ModelError(str(error), where=where, remedy=remedy) from error
         is_ours = (found.version, found.stream, found.base)
         wanted = (_SNAPSHOT_VERSION, self.stream, self.base)

@@ -349,6 +349,7 @@ class Cutter:
             and 0 <= state.covered <= len(samples)
             and state.discarded.keys() == self.discarded.keys()
             and (state.last_ns is not None or len(samples) == 0)
+            and -(2**63) <= (state.last_ns or 0) < 2**63
         )
         if not is_sane:
             raise self._misfit(f"{len(samples)} rows of {state.dtype}")

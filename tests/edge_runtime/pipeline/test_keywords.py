@@ -21,7 +21,20 @@ from edge_runtime.spec import (
 from edge_runtime.types import Frame
 
 KEYWORDS = Path(__file__).parents[2] / "data" / "keywords"
-WORDS = "down go left no off on right stop up yes silence unknown".split()
+WORDS = [
+    "down",
+    "go",
+    "left",
+    "no",
+    "off",
+    "on",
+    "right",
+    "stop",
+    "up",
+    "yes",
+    "silence",
+    "unknown",
+]
 RATE_HZ = 16_000
 
 

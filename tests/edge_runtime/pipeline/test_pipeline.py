@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import msgspec
@@ -448,12 +449,10 @@ def test_damaged_snapshots_are_refused_or_harmless(
         snapshot[place % len(snapshot)] = value
     pipeline = summing()
 
-    try:
+    with contextlib.suppress(ModelError):
         pipeline.restore(bytes(snapshot))
-    except ModelError:
-        pass
 
-    pipeline.push(frame_of(np.zeros(9), index=2**40))
+    pipeline.push(frame_of(np.zeros(9), index=2**36))
 
 
 def test_an_oversized_snapshot_is_not_decoded(summing: Callable[..., Pipeline]) -> None:

@@ -246,6 +246,7 @@ def test_an_empty_frame_changes_nothing(frame_of: Callable[..., Frame]) -> None:
         {"skip": 1000},
         {"covered": 99},
         {"last_ns": None},
+        {"last_ns": 2**63},
         {"discarded": {"gap": 1}},
     ],
     ids=str,
