@@ -99,7 +99,7 @@ def _single(case: Case, rounds: int) -> Row:
     # Frames are built in advance: a source would have them ready.
     frames = iter(list(itertools.islice(case.frames(), (rounds + 1) * calls)))
     inputs = itertools.cycle([row[None] for row in case.integers[:VARIETY]])
-    bare = _BARE[case.backend](case.model)
+    bare = _BARE[case.backend](case.model, 1)
     timing = interleaved(
         {"bare": lambda: bare(next(inputs)), "ours": lambda: pipeline.push(next(frames))},
         rounds=rounds,
@@ -118,9 +118,8 @@ def _single(case: Case, rounds: int) -> Row:
             f"pipeline_over_invoke_{label}", ratio, "x", bar=KEYWORD_RATIO_BAR, peers=peers
         )
     beyond_us = ours_us - bare_us
-    return Row.of(
-        f"pipeline_beyond_invoke_{label}", beyond_us, "us", bar=OVERHEAD_BAR_US, peers=peers
-    )
+    name = f"pipeline_beyond_invoke_{label}"
+    return Row.of(name, beyond_us, "us", bar=OVERHEAD_BAR_US, peers=peers)
 
 
 def _many(case: Case, rounds: int) -> Row:
@@ -173,7 +172,7 @@ print(rss_mb(), before_mb)
 """
 
 
-def _bare_litert(model: bytes, count: int = 1) -> Callable[[np.ndarray], np.ndarray]:
+def _bare_litert(model: bytes, count: int) -> Callable[[np.ndarray], np.ndarray]:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=model, num_threads=1)
@@ -191,7 +190,7 @@ def _bare_litert(model: bytes, count: int = 1) -> Callable[[np.ndarray], np.ndar
     return answer
 
 
-def _bare_onnx(model: bytes, count: int = 1) -> Callable[[np.ndarray], np.ndarray]:
+def _bare_onnx(model: bytes, _: int) -> Callable[[np.ndarray], np.ndarray]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -206,7 +205,7 @@ def _bare_onnx(model: bytes, count: int = 1) -> Callable[[np.ndarray], np.ndarra
     return answer
 
 
-_BARE: dict[str, Callable[..., Callable[[np.ndarray], np.ndarray]]] = {
+_BARE: dict[str, Callable[[bytes, int], Callable[[np.ndarray], np.ndarray]]] = {
     "litert": _bare_litert,
     "onnx": _bare_onnx,
 }

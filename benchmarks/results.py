@@ -81,7 +81,9 @@ def show(rows: Sequence[Row]) -> None:
         for line in (header, *lines):
             print("  ".join(line))
         return
-    table = Table(*header)
+    table = Table()
+    for title in header:
+        table.add_column(title, no_wrap=title != header[-1])
     for line in lines:
         table.add_row(*line)
     Console().print(table)

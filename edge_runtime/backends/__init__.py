@@ -10,14 +10,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from edge_runtime import registry
+from edge_runtime.bundle import Bundle
 from edge_runtime.errors import ConfigError, ModelError
+from edge_runtime.pipeline import Pipeline
 from edge_runtime.ports import Backend, Session, SessionOptions
+from edge_runtime.spec import Layer
+from edge_runtime.types import Upload
 
-__all__ = ["ARTEFACT_KINDS", "load_session"]
+__all__ = ["ARTEFACT_KINDS", "load_session", "open_pipeline", "open_session"]
 
 ARTEFACT_KINDS: Mapping[str, str] = MappingProxyType(
     {"litert": "tflite", "onnx": "onnx", "reference": "reference", "tflite-runtime": "tflite"}
@@ -26,6 +30,42 @@ ARTEFACT_KINDS: Mapping[str, str] = MappingProxyType(
 
 _DEFAULT_BACKENDS = {"tflite": "litert", "onnx": "onnx", "reference": "reference"}
 _MOST_THREADS = 64
+
+
+def open_pipeline(
+    bundle: Bundle,
+    *,
+    backend: str | None = None,
+    threads: int = 1,
+    layers: Sequence[Layer] = (),
+    stream: str = "main",
+    upload: Upload = "none",
+) -> Pipeline:
+    """Open a bundle's model and put the pipeline around it.
+
+    Args:
+        bundle: What to run.
+        backend: Model runtime; None takes the bundle's preference.
+        threads: Threads inside one call.
+        layers: Active layers.
+        stream: Name of the stream whose frames will be pushed.
+        upload: What estimates keep of the window.
+
+    Raises:
+        BundleError: The bundle has no file for that backend, or the layers do not fit it.
+        MissingExtra: The backend is not installed.
+        ModelError: The file does not load, or does not fit the bundle's own description.
+    """
+    session = open_session(bundle, backend, threads)
+    return Pipeline(
+        bundle.spec, session, base=bundle.digest, layers=layers, stream=stream, upload=upload
+    )
+
+
+def open_session(bundle: Bundle, backend: str | None = None, threads: int = 1) -> Session:
+    """Open a bundle's model; see `open_pipeline`."""
+    artefact, model = bundle.artefact(backend)
+    return load_session(backend, artefact.backend, model, SessionOptions(threads=threads))
 
 
 def load_session(

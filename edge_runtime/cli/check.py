@@ -8,11 +8,11 @@ from pathlib import Path
 
 import msgspec
 
+from edge_runtime.backends import open_session
 from edge_runtime.bundle import Bundle
 from edge_runtime.config import StreamConfig, load_device
 from edge_runtime.config.check import DeviceGraph, Inspection, StreamGraph, check_device
 from edge_runtime.pipeline import shape_of
-from edge_runtime.update.proof import open_bundle
 
 __all__ = ["Check"]
 
@@ -42,7 +42,7 @@ class Check:
 
 
 def _inspect(bundle: Bundle, stream: StreamConfig) -> Inspection:
-    session = open_bundle(bundle, stream.model.backend, stream.model.threads)
+    session = open_session(bundle, stream.model.backend, stream.model.threads)
     try:
         window = bundle.spec.window.length, len(bundle.spec.stream.channels)
         return Inspection(

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge_runtime.backends import open_pipeline
 from edge_runtime.bundle import Bundle
-from edge_runtime.config import DeviceConfig, StreamConfig
+from edge_runtime.config import DeviceConfig
 from edge_runtime.errors import ModelError
 from edge_runtime.modes.serving import Serving
 from edge_runtime.modes.updates import StreamUpdates
@@ -16,9 +17,8 @@ from edge_runtime.ports import Clock
 from edge_runtime.spec import Layer
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.state import StateStore
-from edge_runtime.update.actions import ActivateBase
 from edge_runtime.update.agent import UpdateAgent
-from edge_runtime.update.proof import LayerProver, open_bundle
+from edge_runtime.update.proof import LayerProver
 from edge_runtime.update.slots import Slots
 from edge_runtime.update.trust import Trust
 
@@ -55,34 +55,21 @@ def boot_stream(
         event_ns=lambda: serving.event_ns,
         prove=prover,
     )
+
+    def build(bundle: Bundle, layers: Sequence[Layer]) -> Pipeline:
+        return open_pipeline(
+            bundle,
+            backend=stream.model.backend,
+            threads=stream.model.threads,
+            layers=layers,
+            stream=name,
+            upload=stream.upload,
+        )
+
     chosen = agent.boot()
-    build = _Builder(stream, name)
-    pipeline = build.pipeline(chosen.bundle, chosen.layers)
+    pipeline = build(chosen.bundle, chosen.layers)
     serving = _resumed(pipeline, outbox, commit_s=config.outbox.commit_s, clock=clock)
     return StreamUpdates(agent, serving, build, stream.model.backend)
-
-
-class _Builder:
-    """Make pipelines of one stream: for the boot, and for each new base."""
-
-    def __init__(self, stream: StreamConfig, name: str) -> None:
-        self._stream = stream
-        self._name = name
-
-    def __call__(self, action: ActivateBase) -> Pipeline:
-        return self.pipeline(action.bundle, action.layers)
-
-    def pipeline(self, bundle: Bundle, layers: Sequence[Layer]) -> Pipeline:
-        model = self._stream.model
-        session = open_bundle(bundle, model.backend, model.threads)
-        return Pipeline(
-            bundle.spec,
-            session,
-            base=bundle.digest,
-            layers=layers,
-            stream=self._name,
-            upload=self._stream.upload,
-        )
 
 
 def _resumed(pipeline: Pipeline, outbox: Outbox, *, commit_s: float, clock: Clock) -> Serving:

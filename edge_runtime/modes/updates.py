@@ -15,10 +15,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from edge_runtime.bundle import Bundle
 from edge_runtime.errors import EdgeError
 from edge_runtime.modes.serving import Serving
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.ports import Message
+from edge_runtime.spec import Layer
 from edge_runtime.sync.messages import BlobChunk, Job, encode
 from edge_runtime.sync.topics import Topics
 from edge_runtime.update.actions import Action, ActivateBase, ActivateLayers, Admit, Report, Request
@@ -48,7 +50,7 @@ class StreamUpdates:
         self,
         agent: UpdateAgent,
         serving: Serving,
-        build: Callable[[ActivateBase], Pipeline],
+        build: Callable[[Bundle, Sequence[Layer]], Pipeline],
         backend: str | None,
     ) -> None:
         self.agent = agent
@@ -159,7 +161,7 @@ class Updates:
 
     def _load(self, stream: str, action: ActivateBase) -> None:
         try:
-            pipeline = self._streams[stream].build(action)
+            pipeline = self._streams[stream].build(action.bundle, action.layers)
         except EdgeError as error:
             self._fail(stream, action, error)
             return

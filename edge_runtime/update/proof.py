@@ -7,15 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edge_runtime.backends import open_session
 from edge_runtime.bundle import Bundle, Golden
 from edge_runtime.errors import ModelError, TrustError
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.pipeline.fuse import to_link
-from edge_runtime.ports import Session, SessionOptions
+from edge_runtime.ports import Session
 from edge_runtime.spec import Layer, ModelSpec
 from edge_runtime.types import Windows
 
-__all__ = ["LayerProver", "allowed_move", "golden_windows", "open_bundle", "prove_layers"]
+__all__ = ["LayerProver", "allowed_move", "golden_windows", "prove_layers"]
 
 # Enough to meet every layer; a refresh must stay a matter of milliseconds.
 _REPLAYED = 64
@@ -30,20 +31,6 @@ def golden_windows(inputs: np.ndarray, end_ns: int = 0) -> Windows:
     """
     instants = np.full(len(inputs), end_ns, np.int64)
     return Windows(np.arange(len(inputs), dtype=np.int64), instants, instants, inputs)
-
-
-def open_bundle(bundle: Bundle, backend: str | None, threads: int = 1) -> Session:
-    """Open a bundle's model with the backend a configuration names, or the default one.
-
-    Raises:
-        BundleError: The bundle has no file for that backend.
-        MissingExtra: The backend is not installed.
-        ModelError: The file does not load.
-    """
-    from edge_runtime.backends import load_session
-
-    artefact, model = bundle.artefact(backend)
-    return load_session(backend, artefact.backend, model, SessionOptions(threads=threads))
 
 
 def prove_layers(pipeline: Pipeline, golden: Golden, layers: Sequence[Layer]) -> dict[str, float]:
@@ -158,6 +145,6 @@ class LayerProver:
         if self._pipeline is None or self._golden is None or self._pipeline.base != bundle.digest:
             self.close()
             self._golden = bundle.golden()
-            self._session = open_bundle(bundle, self._backend, self._threads)
+            self._session = open_session(bundle, self._backend, self._threads)
             self._pipeline = Pipeline(bundle.spec, self._session, base=bundle.digest)
         return self._pipeline, self._golden

@@ -15,16 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_runtime.backends import open_pipeline
 from edge_runtime.bundle import load_bundle
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import load_device
 from edge_runtime.errors import ConfigError, SourceError
 from edge_runtime.modes.edge import EdgeDevice
-from edge_runtime.pipeline import Pipeline
 from edge_runtime.sync.frames import decode_table
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.types import Frame, Output
-from edge_runtime.update.proof import open_bundle
 
 from .conftest import HOP, LENGTH, ROWS, recording  # isort: skip
 
@@ -56,9 +55,7 @@ def _kept(path: Path) -> dict[str, np.ndarray]:
 
 def _expected(bundle: Path) -> Output:
     loaded = load_bundle(bundle)
-    pipeline = Pipeline(
-        loaded.spec, open_bundle(loaded, None), base=loaded.digest, stream="main", upload="windows"
-    )
+    pipeline = open_pipeline(loaded, upload="windows")
     times = np.arange(ROWS, dtype=np.int64) * 10**9
     return pipeline.run_many([Frame("main", 0, times, recording())])
 
