@@ -102,7 +102,7 @@ def digest_of(files: Mapping[str, bytes]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def load_bundle(path: Path) -> Bundle:
+def load_bundle(path: Path | str) -> Bundle:
     """Load a bundle from a folder, or from the same as one zip file.
 
     Hidden files and folders (``.git``, ``.DS_Store``) are no part of a bundle
@@ -111,6 +111,7 @@ def load_bundle(path: Path) -> Bundle:
     Raises:
         BundleError: It is missing, incomplete, unsound or breaks a limit.
     """
+    path = Path(path)
     if path.is_dir():
         return assemble(_read_folder(path), str(path))
     return _read_archive(_read_file(path, BUNDLE_LIMITS.total_bytes + (1 << 20)), str(path))

@@ -151,7 +151,7 @@ class DeviceConfig(_DeviceKeys, frozen=True):
         _check_device_names(self)
 
 
-def load_device(path: Path) -> DeviceConfig:
+def load_device(path: Path | str) -> DeviceConfig:
     """Read a device's YAML file; relative paths in it are relative to the file.
 
     The options of sources and sinks are checked against their plug-ins and
@@ -160,6 +160,7 @@ def load_device(path: Path) -> DeviceConfig:
     Raises:
         ConfigError: The file cannot be read or does not fit; ``where`` is ``file:line:column``.
     """
+    path = Path(path)
     document = read_document(path)
     keys = convert(document, _DeviceKeys, folder=path.parent)
     _check_device_names(keys, document)
