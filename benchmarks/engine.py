@@ -36,7 +36,7 @@ __all__ = ["rows"]
 MODELS = Path(__file__).parents[1] / "tests" / "data" / "models"
 KINDS = {"litert": "tflite", "onnx": "onnx"}
 BLOCK = 64
-MANY = 32 * BLOCK
+MANY = 4 * BLOCK
 VARIETY = 64  # different windows that are used in turn
 
 # Over the bare runtime; the bars are those of the engine's issue.
@@ -89,7 +89,7 @@ def rows(*, rounds: int) -> list[Row]:
     found = []
     for name, backend in itertools.product(_SPECS, KINDS):
         case = Case(name, backend)
-        found += [_single(case, rounds), _many(case, max(5, rounds // 20))]
+        found += [_single(case, rounds), _many(case, max(5, rounds // 4))]
     return found + [_memory(backend) for backend in KINDS]
 
 

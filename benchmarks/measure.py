@@ -18,8 +18,9 @@ class Timing(msgspec.Struct, frozen=True):
 
     Attributes:
         median_us: Median over the samples that were kept.
-        kept: Samples that ran without being preempted.
-        dropped: Samples that an involuntary context switch fell into.
+        kept: Samples the median is over.
+        dropped: Samples left out because an involuntary context switch fell into them;
+            0 also where hardly any was free of one and all had to be kept.
     """
 
     median_us: float
@@ -33,9 +34,10 @@ def interleaved(
     """Time variants in turn: one sample of ``calls`` calls each, ``rounds`` times.
 
     Samples during which the scheduler took the processor away are dropped, so
-    that the medians are those of unpreempted runs.
+    that the medians are those of unpreempted runs. Where fewer than one sample
+    in ten is left, the machine is too busy for that and all of them count.
     """
-    kept: dict[str, list[float]] = {name: [] for name in variants}
+    samples: dict[str, list[tuple[float, bool]]] = {name: [] for name in variants}
     for call in variants.values():
         call()
     gc.collect()
@@ -43,27 +45,25 @@ def interleaved(
     try:
         for _ in range(rounds):
             for name, call in variants.items():
-                taken_us = _sample(call, calls)
-                if taken_us is not None:
-                    kept[name].append(taken_us)
+                samples[name].append(_sample(call, calls))
     finally:
         gc.enable()
-    return {name: _timing(samples, rounds) for name, samples in kept.items()}
+    return {name: _timing(taken) for name, taken in samples.items()}
 
 
-def _sample(call: Callable[[], object], calls: int) -> float | None:
-    """Return the time of one call, µs, or None if the thread was preempted."""
+def _sample(call: Callable[[], object], calls: int) -> tuple[float, bool]:
+    """Return the time of one call, µs, and whether the thread was preempted."""
     before = resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
     start_ns = time.perf_counter_ns()
     for _ in range(calls):
         call()
     taken_ns = time.perf_counter_ns() - start_ns
-    if resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw != before:
-        return None
-    return taken_ns / calls / 1e3
+    is_preempted = resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw != before
+    return taken_ns / calls / 1e3, is_preempted
 
 
-def _timing(samples: list[float], rounds: int) -> Timing:
-    if not samples:
-        raise SystemExit("Every sample was preempted: run the benchmark on a quieter machine.")
-    return Timing(statistics.median(samples), len(samples), rounds - len(samples))
+def _timing(samples: list[tuple[float, bool]]) -> Timing:
+    clean = [taken_us for taken_us, is_preempted in samples if not is_preempted]
+    if 10 * len(clean) < len(samples):
+        clean = [taken_us for taken_us, _ in samples]
+    return Timing(statistics.median(clean), len(clean), len(samples) - len(clean))

@@ -149,7 +149,7 @@ Estimates the NOx of a gas turbine (mg/m³) from nine process sensors, one row a
 - **Inputs:** the nine process sensors, z-scored; never CO, never the year.
 - **Operating point:** `nox-high` starts at 80 mg/m³ and ends below 76, on the mean of three rows.
 - **Golden vectors:** {GOLDEN_WINDOWS} rows of weeks that were held out of training.
-- **Layers:** residual, prior, fusion, normaliser and thresholds, within the clamps of `bundle.yaml`.
+- **Layers:** residual, prior, fusion, normaliser, thresholds, within the clamps of `bundle.yaml`.
 
 Mean absolute error of the network alone, mg/m³:
 
@@ -217,7 +217,8 @@ Tells from two seconds of vibration which of three sets of weights sits on a fan
 - **Layers:** none.
 
 Accuracy on later windows of known speeds: {100 * later["int8_onnx"]:.1f} %.
-At speeds it has never heard: {100 * unseen["float"]:.1f} % (float). Record every speed the fan will run at.
+At speeds it has never heard: {100 * unseen["float"]:.1f} % (float).
+Record every speed the fan will run at.
 
 Data: UCI data set 846, CC BY 4.0; G. S. Sampaio et al., Sensors 2019, 19(19), 4342.
 Model: Apache-2.0.

@@ -114,16 +114,19 @@ class Labels:
         return times, np.fromiter(newest.values(), np.float64, len(newest))
 
     def versions(
-        self, device: str, stream: str, first_ns: int
+        self, device: str, stream: str, first_ns: int, now_ns: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return all numeric labels from ``first_ns`` on: time, instant known, value.
+        """Return every version of the numeric labels since ``first_ns`` that ``now_ns`` knows.
 
-        Ordered by time, then by the instant; `latest_known` picks from them.
+        Returns:
+            Time, instant known and value, ordered by time, then by the instant;
+            `latest_known` picks from them as of any earlier instant.
         """
         rows = self._database.rows(
             "SELECT time_ns, known_at_ns, value FROM label WHERE device=? AND stream=?"
-            " AND time_ns>=? AND value IS NOT NULL ORDER BY time_ns, known_at_ns",
-            (device, stream, first_ns),
+            " AND time_ns BETWEEN ? AND ? AND known_at_ns<=? AND value IS NOT NULL"
+            " ORDER BY time_ns, known_at_ns",
+            (device, stream, first_ns, now_ns, now_ns),
         )
         times, known, values = zip(*rows, strict=True) if rows else ((), (), ())
         return (

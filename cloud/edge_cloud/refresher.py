@@ -248,7 +248,7 @@ class Refresher:
         follower = self._follower(device, stream, bundle, config)
         trail = follower.update()
         first_ns = int(trail.time_ns[0]) if len(trail) else 0
-        versions = Versions(*self._labels.versions(device, stream, first_ns))
+        versions = Versions(*self._labels.versions(device, stream, first_ns, boundary_ns))
         outcome = choose(
             trail,
             versions,

@@ -177,7 +177,7 @@ class OnnxSession:
 def _probe() -> str:
     """Run y = 2 x_0 - x_1 + 0.5 on (3, 4)."""
     runtime = import_runtime(OnnxRuntime.name, _PACKAGE, _PACKAGE, "onnx")
-    model = files(__package__).joinpath("probe.onnx").read_bytes()
+    model = files("edge_runtime.backends").joinpath("probe.onnx").read_bytes()
     try:
         answer = OnnxSession(model, SessionOptions()).run(np.array([[3, 4]], np.float32)).tolist()
     except Exception as error:

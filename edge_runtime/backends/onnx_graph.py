@@ -92,8 +92,9 @@ class OnnxGraph:
 
     def _quantisation(self, node: _Node) -> Quantisation:
         scale = self._number(node.inputs[1])
-        has_zero_point = len(node.inputs) > 2 and node.inputs[2] != ""
-        return Quantisation(scale, int(self._number(node.inputs[2])) if has_zero_point else 0)
+        # The zero point may be left out, or be named by nothing.
+        name = node.inputs[2] if len(node.inputs) > 2 else ""
+        return Quantisation(scale, int(self._number(name)) if name else 0)
 
     def _number(self, name: str) -> float:
         if name not in self._constants:

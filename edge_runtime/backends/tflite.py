@@ -70,7 +70,7 @@ def probe(runtime: Runtime) -> str:
         ModelError: It is installed but does not work here.
     """
     interpreter = runtime.interpreter
-    model = files(__package__).joinpath("probe.tflite").read_bytes()
+    model = files("edge_runtime.backends").joinpath("probe.tflite").read_bytes()
     try:
         with _without_stderr():
             session = TFLiteSession(runtime.backend, interpreter, model, SessionOptions())

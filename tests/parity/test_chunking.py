@@ -173,7 +173,7 @@ def reference_pipeline(
     plain = spec_of(features)
     shape = shape_of(features, (16, len(plain.stream.channels)))
     size = int(np.prod(shape))
-    spec = spec_of(features, normalise=Normalise((0.5,) * size, (3.0,) * size))
+    spec = spec_of(features, normalise=Normalise((0.5,) * size, (20.0,) * size))
     random = np.random.default_rng(11)
     layers = [(size, 8), (8, len(LABELS))]
     session = ReferenceSession(
@@ -236,7 +236,7 @@ def test_the_streams_of_these_tests_try_everything() -> None:
     """There are decisions, discards of every kind and layers at work to agree about."""
     make = functools.partial(reference_pipeline, FEATURES[0], has_layers=True, upload="none")
 
-    columns, decisions, discarded = by_sample(make, stream_of(600, 3, 1))
+    columns, decisions, discarded = by_sample(make, stream_of(600, 3, 0))
 
     assert columns["score"] != columns["value"]
     assert {decision.edge for decision in decisions} == {"start", "end"}

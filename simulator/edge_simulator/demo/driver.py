@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ import numpy as np
 
 from edge_cloud.jobs import ENDED
 from edge_cloud.signing import sign_base, sign_layer
+from edge_runtime.bundle import assemble
 from edge_runtime.errors import SourceError
 from edge_runtime.spec import Layer, ResidualLayer
 from edge_runtime.sync.messages import Signed
@@ -99,7 +100,7 @@ class Ledger(msgspec.Struct):
     marks: Marks = msgspec.field(default_factory=Marks)
 
 
-class Stopped(Exception):  # noqa: N818 - a viewer's wish, no error
+class Stopped(Exception):
     """The viewer pressed q."""
 
 
@@ -201,9 +202,9 @@ class Driver:
             known_at_ns = time_ns + LABEL_DELAY_ROWS * _HOUR_NS
             lines.writerow([*TURBINE, time_ns, self._turbine.nox[self._first + row], known_at_ns])
         path = self._stage.folders.inbox / f"labels-{upto:06d}.csv"
-        partial = path.with_suffix(".partial")
-        partial.write_text(text.getvalue())
-        os.replace(partial, path)
+        unfinished = path.with_suffix(".partial")
+        unfinished.write_text(text.getvalue())
+        unfinished.replace(path)
         self._labelled = upto
 
     def _await_layers(self, row: int) -> None:
@@ -213,6 +214,8 @@ class Driver:
             lambda: self._is_cut or self._layers_made_ns() >= wanted_ns,
             f"layers that know row {self._first + row - 1}",
         )
+        if self.ledger.backlog and self.ledger.backlog[-1][1] and not self._is_cut:
+            self._sample_backlog(row)
 
     def _layers_made_ns(self) -> int:
         turbine = self._stage.turbine
@@ -291,12 +294,14 @@ class Driver:
         self._show_process(self._scene.devices[0], stage.turbine)
         self._await_committed(self._released)
         self.ledger.resume_s.append(time.monotonic() - killed_s)
-        self._tell(f"it is back, pid {stage.turbine.pid}, and resumed from its last commit", "green")
+        text = f"it is back, pid {stage.turbine.pid}, and resumed from its last commit"
+        self._tell(text, "green")
 
     def _publish_base(self) -> None:
         self._base_job = self._stage.publish_second_base()
         self._base_offered_s = time.monotonic()
-        self._tell(f"base {self._stage.turbine_second.ref} is published, signed with the release key")
+        ref = self._stage.turbine_second.ref
+        self._tell(f"base {ref} is published, signed with the release key")
 
     def _note_base(self) -> None:
         """See whether the new base has become live, or was refused."""
@@ -326,8 +331,6 @@ class Driver:
         name = genuine.spec.artefacts[0].file
         model = bytearray(genuine.files[name])
         model[len(model) // 2] ^= 1
-        from edge_runtime.bundle import assemble
-
         tampered = assemble({**genuine.files, name: bytes(model)}, "tampered")
         key, layer_keys = stage.release_key, [stage.layer_key.public]
         signed = sign_base(key, genuine, layer_keys, seq=3)
@@ -398,7 +401,7 @@ class Driver:
             polled=True,
         )
         for device in (self._stage.turbine, fan):
-            self._await(lambda device=device: _is_drained(device), "an empty outbox", polled=True)
+            self._await(partial(_is_drained, device), "an empty outbox", polled=True)
 
     # --- waiting and showing ----------------------------------------------------------
 
@@ -506,8 +509,8 @@ class Driver:
         scene.backlog_rows = int(facts.get("backlog_rows", 0))
         for stream in facts.get("streams", {}).values():
             scene.base = self._refs.get(stream["base"], stream["base"][:12])
-            has_layers = stream["layers_made_ns"] is not None
-            scene.layers = f"with layers {stream['effective_id']}" if has_layers else "no layers yet"
+            is_bare = stream["layers_made_ns"] is None
+            scene.layers = "no layers yet" if is_bare else f"with layers {stream['effective_id']}"
 
     @property
     def _refs(self) -> Mapping[str, str]:

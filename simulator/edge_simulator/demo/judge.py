@@ -20,7 +20,7 @@ from edge_runtime.errors import StoreError
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["RowCounts", "StoredRows", "count_rows", "read_stored", "segment_paths"]
+__all__ = ["RowCounts", "StoredRows", "count_rows", "read_stored", "segment_paths", "shard_scores"]
 
 
 class RowCounts(msgspec.Struct, frozen=True):
@@ -72,21 +72,12 @@ def segment_paths(store: Path, device: str, stream: str) -> list[str]:
     Raises:
         StoreError: The catalogue cannot be read.
     """
-    catalogue = store / "catalogue.db"
-    try:
-        with closing(sqlite3.connect(f"file:{catalogue}?mode=ro", uri=True)) as connection:
-            rows = connection.execute(
-                "SELECT path FROM segment WHERE device = ? AND stream = ?"
-                " AND kind = 'estimate' AND state = 'live' ORDER BY first_index",
-                (device, stream),
-            ).fetchall()
-    except sqlite3.Error as error:
-        raise StoreError(
-            f"the catalogue cannot be read: {error}",
-            where=str(catalogue),
-            expected="the store that the demo made",
-        ) from error
-    return [str(store / path) for (path,) in rows]
+    return _select(
+        store,
+        "SELECT path FROM segment WHERE device = ? AND stream = ?"
+        " AND kind = 'estimate' ORDER BY first_index",
+        (device, stream),
+    )
 
 
 def read_stored(store: Path, device: str, stream: str) -> StoredRows:
@@ -108,6 +99,26 @@ def read_stored(store: Path, device: str, stream: str) -> StoredRows:
         ).fetchnumpy()
     text = np.asarray(columns.pop("effective_id"), dtype=np.str_)
     return StoredRows(effective_id=text, **{k: np.asarray(v) for k, v in columns.items()})
+
+
+def shard_scores(store: Path, bundle: str) -> dict[int, float]:
+    """Read what batch rescoring with one base says, by index.
+
+    Args:
+        store: The cloud's store.
+        bundle: Digest of the base.
+
+    Raises:
+        StoreError: The catalogue cannot be read.
+    """
+    paths = _select(store, "SELECT path FROM shard WHERE bundle = ? AND state = 'done'", (bundle,))
+    if not paths:
+        return {}
+    with closing(_duckdb()) as database:
+        columns = database.execute(
+            'SELECT "index", score[1] AS score FROM read_parquet(?)', [paths]
+        ).fetchnumpy()
+    return dict(zip(columns["index"].tolist(), columns["score"].tolist(), strict=True))
 
 
 def count_rows(expected: np.ndarray, stored: np.ndarray) -> RowCounts:
@@ -132,7 +143,30 @@ def count_rows(expected: np.ndarray, stored: np.ndarray) -> RowCounts:
             "SELECT expected FROM joined WHERE stored IS NULL ORDER BY expected LIMIT 10"
         ).fetchall()
     assert row is not None  # noqa: S101 - an aggregate always gives one row
-    return RowCounts(*(int(value) for value in row), lost_first=[int(index) for (index,) in lost])
+    expected_rows, stored_rows, lost_rows, surplus, unexpected = (int(value) for value in row)
+    return RowCounts(
+        expected=expected_rows,
+        stored=stored_rows,
+        lost=lost_rows,
+        duplicated=surplus,
+        unexpected=unexpected,
+        lost_first=[int(index) for (index,) in lost],
+    )
+
+
+def _select(store: Path, sql: str, values: tuple[str, ...]) -> list[str]:
+    """Ask the catalogue for files, read-only."""
+    catalogue = store / "catalogue.db"
+    try:
+        with closing(sqlite3.connect(f"file:{catalogue}?mode=ro", uri=True)) as connection:
+            rows = connection.execute(sql, values).fetchall()
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"the catalogue cannot be read: {error}",
+            where=str(catalogue),
+            expected="the store that the demo made",
+        ) from error
+    return [str(store / path) for (path,) in rows]
 
 
 def _register(database: duckdb.DuckDBPyConnection, columns: Mapping[str, np.ndarray]) -> None:

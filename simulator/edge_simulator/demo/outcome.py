@@ -95,7 +95,8 @@ class Outcome(msgspec.Struct, kw_only=True):
         activation_ms: From a layer job's arrival to its first use: median, p99, largest.
         backlog_rows_largest: Most rows that waited on the device.
         rescored_rows: Rows that the cloud scored again with the device's base.
-        rescored_equal: How many of these gave exactly the device's score.
+        rescored_comparable: Of these, rows for which no layer changed the base's inputs.
+        rescored_equal: Of these, rows with exactly the device's score.
         fan: The second device's rows, joined like the first's.
         rows: The first device's rows, joined.
         marks: Where things happened.
@@ -126,6 +127,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     activation_ms: dict[str, float]
     backlog_rows_largest: int
     rescored_rows: int
+    rescored_comparable: int
     rescored_equal: int
     fan: RowCounts
     rows: RowCounts

@@ -178,7 +178,8 @@ def _cut(answers: Answers, outcome: Outcome, backlog: Sequence[tuple[int, int]])
     for name in ("edge_only", "ridge_only", "hybrid"):
         width = 2.6 if name == "hybrid" else 1.6
         upper.plot(days, errors[name], color=COLOURS[name], linewidth=width, zorder=3)
-    _label_ends(upper, days[-1], {name: errors[name][-1] for name in ("edge_only", "ridge_only", "hybrid")})
+    shown = ("edge_only", "ridge_only", "hybrid")
+    _label_ends(upper, days[-1], {name: errors[name][-1] for name in shown})
     upper.set_ylabel(f"error per day, {_UNIT}")
     upper.set_ylim(bottom=0)
     waiting = np.array([sample for sample in backlog if view[0] <= sample[0] <= view[1]])
@@ -200,7 +201,8 @@ def _cut(answers: Answers, outcome: Outcome, backlog: Sequence[tuple[int, int]])
 def _layers(replays: Sequence[Replay]) -> Any:
     years = sorted(replays[0].hybrid)
     figure, panels = _figure(9.6, 3.4, columns=len(years))
-    for axes, year in zip(np.atleast_1d(panels), years, strict=True):
+    panels = np.atleast_1d(panels)
+    for axes, year in zip(panels, years, strict=True):
         values = np.array([replay.hybrid[year] for replay in replays])
         y = np.arange(len(values))[::-1]
         shades = [COLOURS["edge_only"]] + [COLOURS["hybrid"]] * (len(values) - 1)
@@ -217,7 +219,8 @@ def _layers(replays: Sequence[Replay]) -> Any:
                 color=_INK,
             )
         axes.set_xlim(0, values.max() * 1.42)
-        axes.set_yticks(y, [replay.name for replay in replays] if axes is np.atleast_1d(panels)[0] else [])
+        names = [replay.name for replay in replays] if axes is panels[0] else []
+        axes.set_yticks(y, names)
         axes.set_title(year, fontsize=11, color=_INK, loc="left")
         axes.set_xlabel(f"error, {_UNIT}")
         axes.grid(visible=False, axis="y")
@@ -243,14 +246,27 @@ def _delay(replays: Sequence[Replay]) -> Any:
             zorder=4,
         )
         for place, number in zip(at, value, strict=True):
-            axes.annotate(f"{replay.name} h", (place, 0), xytext=(0, 5), textcoords="offset points",
-                          ha="center", color="white", fontsize=9, zorder=5)
-            axes.annotate(f"{number:.2f}", (place, number), xytext=(0, -13), textcoords="offset points",
-                          ha="center", color="white", fontsize=9, fontweight="bold", zorder=5)
+            _inside(axes, f"{replay.name} h", (place, 0), 5)
+            _inside(axes, f"{number:.2f}", (place, number), -13, weight="bold")
     axes.set_xticks(x, years)
     axes.set_ylabel(f"mean absolute error, {_UNIT}")
     _legend(figure, ("hybrid", "ridge_only"))
     return figure
+
+
+def _inside(axes: Any, text: str, at: tuple[float, float], up: int, weight: str = "normal") -> None:
+    """Write inside a dark bar, ``up`` points from ``at``."""
+    axes.annotate(
+        text,
+        at,
+        xytext=(0, up),
+        textcoords="offset points",
+        ha="center",
+        color="white",
+        fontsize=9,
+        fontweight=weight,
+        zorder=5,
+    )
 
 
 # --- what they share ----------------------------------------------------------------
@@ -316,7 +332,9 @@ def _label_ends(
 def _legend(figure: Any, names: Sequence[str] = tuple(COLOURS)) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=COLOURS[name], linewidth=5, label=NAMES[name]) for name in names]
+    handles = [
+        Line2D([], [], color=COLOURS[name], linewidth=5, label=NAMES[name]) for name in names
+    ]
     figure.legend(
         handles=handles,
         loc="outside upper right",

@@ -7,10 +7,12 @@ without processes, link or faults, so that one thing is varied at a time.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
+from multiprocessing.pool import AsyncResult, Pool
 from pathlib import Path
+from typing import Self
 
 import msgspec
 import numpy as np
@@ -35,7 +37,7 @@ from edge_simulator.demo.data import load_turbine
 from edge_simulator.demo.evaluate import DAY_ROWS
 from edge_simulator.demo.outcome import Replay
 
-__all__ = ["REFRESH", "Case", "Replays", "ridge_answers", "run_case"]
+__all__ = ["REFRESH", "Case", "Inputs", "Replays", "ridge_answers", "run_case"]
 
 REFRESH = RefreshConfig(line="turbine-nox", row_half_life=84.0)
 """What the demo's cloud refreshes with; its constants were chosen on replays of 2012."""
@@ -85,35 +87,40 @@ class Inputs(msgspec.Struct, frozen=True):
 
 
 class Replays:
-    """All cases in one background process of low priority.
+    """All cases in one background process of low priority, while the context lasts.
 
-    Use as a context; `results` waits for what is not done yet.
+    ``results`` waits for what is not done yet; leaving the context drops it.
     """
 
     def __init__(self, inputs: Inputs) -> None:
         self._inputs = inputs
-        # A fresh interpreter: forking a process with threads is not safe.
-        self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_be_humble)
-        self._ladder: list[Future[Replay]] = []
-        self._delays: list[Future[Replay]] = []
+        self._pool: Pool | None = None
+        self._ladder: list[AsyncResult[Replay]] = []
+        self._delays: list[AsyncResult[Replay]] = []
 
-    def __enter__(self) -> Replays:
+    def __enter__(self) -> Self:
+        # A fresh interpreter: forking a process with threads is not safe.
+        pool = self._pool = get_context("spawn").Pool(1, initializer=_be_humble)
         everything = _LADDER[-1][1]
-        self._ladder = [self._submit(Case(name, kinds)) for name, kinds in _LADDER]
-        self._delays = [
-            self._submit(Case(str(delay), everything, delay, has_ridge=True)) for delay in _DELAYS
-        ]
+        ladder = [Case(name, kinds) for name, kinds in _LADDER]
+        delays = [Case(str(delay), everything, delay, has_ridge=True) for delay in _DELAYS]
+        self._ladder = [pool.apply_async(run_case, (self._inputs, case)) for case in ladder]
+        self._delays = [pool.apply_async(run_case, (self._inputs, case)) for case in delays]
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool.join()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether ``results`` returns at once."""
+        return all(case.ready() for case in (*self._ladder, *self._delays))
 
     def results(self) -> tuple[list[Replay], list[Replay]]:
         """Return the replays by layer and by label delay."""
-        return [f.result() for f in self._ladder], [f.result() for f in self._delays]
-
-    def _submit(self, case: Case) -> Future[Replay]:
-        return self._pool.submit(run_case, self._inputs, case)
+        return [case.get() for case in self._ladder], [case.get() for case in self._delays]
 
 
 def run_case(inputs: Inputs, case: Case) -> Replay:
@@ -124,9 +131,7 @@ def run_case(inputs: Inputs, case: Case) -> Replay:
     swap = min(max(inputs.swap_row - turbine.first_row, 0), len(rows))
     parts = [
         _Based(load_bundle(path), case.kinds, sensors).answers(truth, first, last, case.delay_rows)
-        for path, first, last in zip(
-            inputs.bundles, (0, swap), (swap, len(rows)), strict=True
-        )
+        for path, first, last in zip(inputs.bundles, (0, swap), (swap, len(rows)), strict=True)
         if first < last
     ]
     hybrid = _by_year(np.abs(np.concatenate(parts) - truth), turbine.year[rows])
@@ -174,9 +179,7 @@ def ridge_answers(
 class _Based:
     """One base over all rows: its answers with layers refreshed every day."""
 
-    def __init__(
-        self, bundle: Bundle, kinds: tuple[LayerKind, ...], sensors: np.ndarray
-    ) -> None:
+    def __init__(self, bundle: Bundle, kinds: tuple[LayerKind, ...], sensors: np.ndarray) -> None:
         artefact, model = bundle.artefact()
         session = load_session(None, artefact.backend, model)
         self._spec = _limited(bundle, kinds)
@@ -186,9 +189,7 @@ class _Based:
         score = self._pipeline.score_windows(self._windows).score[:, 0]
         self._trail = _trail(sensors, score, self._spec)
 
-    def answers(
-        self, truth: np.ndarray, first: int, last: int, delay_rows: int
-    ) -> np.ndarray:
+    def answers(self, truth: np.ndarray, first: int, last: int, delay_rows: int) -> np.ndarray:
         """Return the answers to rows ``first`` to ``last`` (exclusive)."""
         memory = Memory()
         days = [
@@ -294,4 +295,6 @@ def _no_score(_features: np.ndarray, _normaliser: NormaliserLayer) -> np.ndarray
 
 
 def _be_humble() -> None:
+    # Ctrl-C is the parent's matter; it ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(10)

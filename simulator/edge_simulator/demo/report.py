@@ -1,4 +1,4 @@
-"""``demo/report.html``: one file that needs nothing from outside, and the table for the terminal."""
+"""``report.html``: one file that needs nothing from outside; and the tables for the terminal."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -40,13 +41,14 @@ def write_report(path: Path, outcome: Outcome, pictures: Sequence[Picture]) -> N
 def error_table(outcome: Outcome) -> Table:
     """Return the errors by variant and year for the terminal."""
     years = sorted(outcome.mae["hybrid"])
-    table = Table(title="Mean absolute error of NOx, mg/m³ (95 % interval)", title_justify="left")
+    title = "Mean absolute error of NOx, mg/m³ [95 % interval]"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
     table.add_column("")
     for year in years:
         table.add_column(year, justify="right")
     for variant in VARIANTS:
         style = "bold cyan" if variant == "hybrid" else ""
-        cells = [_range(outcome.mae_interval[variant][year]) for year in years]
+        cells = [_short_range(outcome.mae_interval[variant][year]) for year in years]
         table.add_row(NAMES[variant], *cells, style=style)
     ratios = [_range(outcome.hybrid_over_ridge[year]) for year in years]
     table.add_row("hybrid / ridge", *ratios, style="dim")
@@ -126,7 +128,7 @@ arrived (median; largest {activation.get("largest", 0):.0f} ms).</p>{table}</sec
 
 
 def _update_row(update: Update) -> list[str]:
-    after = f"{update.seconds:.2f} s" if update.seconds else ""
+    after = f"{update.seconds:.2f}\N{NO-BREAK SPACE}s"
     return [update.what, update.sender, str(update.day), update.outcome, after, update.reason]
 
 
@@ -139,9 +141,10 @@ def _counts(outcome: Outcome) -> str:
         ["duplicated", _number(outcome.rows_duplicated)],
         ["missing around the base swap", _number(outcome.windows_lost_at_swap)],
         ["most rows waiting on the device", _number(outcome.backlog_rows_largest)],
+        ["scored again in the cloud with the base alone", _number(outcome.rescored_rows)],
         [
-            "scored again in the cloud, of these byte-equal",
-            f"{_number(outcome.rescored_rows)}, {_number(outcome.rescored_equal)}",
+            "of these without a normaliser layer on the device; byte-equal to its score",
+            f"{_number(outcome.rescored_comparable)}; {_number(outcome.rescored_equal)}",
         ],
         [
             "second device (fan): expected, stored, lost, duplicated",
@@ -170,6 +173,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], marked: int | Non
 
 def _range(interval: Interval) -> str:
     return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _short_range(interval: Interval) -> str:
+    return f"{interval.value:.2f} [{interval.low:.1f}, {interval.high:.1f}]"
 
 
 def _number(value: int) -> str:

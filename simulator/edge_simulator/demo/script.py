@@ -47,7 +47,7 @@ def full_story(days: int, second_year_row: int, *, is_scripted: bool) -> list[St
     start = second_year_row
     cut = start + 150 * DAY_ROWS
     story = [
-        Step(start, "publish_base"),
+        Step(start - DAY_ROWS, "publish_base"),
         Step(start + 60 * DAY_ROWS, "offer_tampered_base"),
         Step(start + 90 * DAY_ROWS, "offer_wild_layer"),
         Step(cut, "cut"),

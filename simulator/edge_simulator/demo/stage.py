@@ -40,7 +40,6 @@ _MARK = "Made by edge-runtime demo; the next run deletes this folder's contents.
 _FIRST_TIME = datetime(2013, 1, 1, tzinfo=UTC)
 _FAN_RATE_HZ = 50.0
 _COMMIT_S = 0.002
-_RESCORE_S = 5.0
 _CLOUD_STOP_S = 15.0
 
 OnEvent = Callable[[str, str, Mapping[str, Any]], None]
@@ -230,9 +229,8 @@ class Stage:
                 "store": "store",
                 "broker": broker,
                 "keys": {"layer": "keys/layer.key"},
-                "bundles": [f"bundles/{self._places.turbine_first.name}"],
+                "bundles": [f"bundles/{path.name}" for path in _factory(self._places)],
                 "refresh": [refresh],
-                "rescore_s": _RESCORE_S,
             },
         )
 
@@ -258,7 +256,7 @@ class Stage:
         self._write_device(FAN, fan, self._places.fan_first, self.fan_link.port)
 
     def _write_device(
-        self, names: tuple[str, str], source: dict[str, object], bundle: Path, port: int
+        self, names: tuple[str, str], source: Mapping[str, object], bundle: Path, port: int
     ) -> None:
         device, stream = names
         self._write(
@@ -303,6 +301,11 @@ class Stage:
         device.start()
         stack.callback(device.stop)
         return device
+
+
+def _factory(places: Places) -> tuple[Path, Path]:
+    """Return the bundles that the devices begin with."""
+    return places.turbine_first, places.fan_first
 
 
 def _remove(path: Path) -> None:

@@ -20,7 +20,8 @@ __all__ = ["DeviceScene", "LineView", "LiveView", "Scene", "View", "render", "sp
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SPARK_POINTS = 48
-_EVENT_LINES = 9
+_EVENT_LINES = 12
+_OTHER_LINES = 24
 _REDRAW_HZ = 8
 _LINE_S = 5.0
 
@@ -140,9 +141,8 @@ class LiveView:
 
     def __init__(self, scene: Scene, console: Console) -> None:
         self._scene = scene
-        self._live = Live(
-            render(scene), console=console, auto_refresh=False, vertical_overflow="crop"
-        )
+        self._console = console
+        self._live = Live(self._drawing(), console=console, auto_refresh=False)
         self._drawn = 0.0
 
     def __enter__(self) -> Self:
@@ -155,7 +155,7 @@ class LiveView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._live.update(render(self._scene), refresh=True)
+        self._live.update(self._drawing(), refresh=True)
         self._live.stop()
 
     def refresh(self) -> None:
@@ -163,7 +163,10 @@ class LiveView:
         now = time.monotonic()
         if now - self._drawn >= 1 / _REDRAW_HZ:
             self._drawn = now
-            self._live.update(render(self._scene), refresh=True)
+            self._live.update(self._drawing(), refresh=True)
+
+    def _drawing(self) -> RenderableType:
+        return render(self._scene, self._console.height)
 
 
 class LineView:
@@ -191,23 +194,23 @@ class LineView:
         self._print_events()
         if self._scene.seconds - self._printed_s >= _LINE_S:
             self._printed_s = self._scene.seconds
-            self._console.print(_progress_line(self._scene), highlight=False)
+            self._console.print(_progress_line(self._scene), soft_wrap=True)
 
     def _print_events(self) -> None:
         events = list(self._scene.events)
         start = events.index(self._shown) + 1 if self._shown in events else 0
         for event in events[start:]:
-            self._console.print(_event_line(event), highlight=False)
+            self._console.print(_event_line(event), soft_wrap=True)
             self._shown = event
 
 
-def render(scene: Scene) -> RenderableType:
-    """Draw the whole screen."""
+def render(scene: Scene, height: int = 32) -> RenderableType:
+    """Draw the whole screen on at most ``height`` lines, as far as that is possible."""
     return Group(
         _head(scene),
         *(_device(device) for device in scene.devices),
         _facts(scene),
-        _events(scene),
+        _events(scene, max(2, min(_EVENT_LINES, height - _OTHER_LINES))),
     )
 
 
@@ -251,7 +254,8 @@ def _device(device: DeviceScene) -> RenderableType:
         grid.add_row("answer", Text(sparkline(device.answers), "cyan") + Text(live, "bold"))
     grid.add_row("decision", Text(device.decision or "none yet"))
     grid.add_row("runs", Text(f"{device.base}  {device.layers}".strip() or "starting"))
-    waiting = f"{device.backlog_rows} rows wait on its disk" if device.backlog_rows else "no backlog"
+    rows = device.backlog_rows
+    waiting = f"{rows} rows wait on its disk" if rows else "no backlog"
     grid.add_row("link", _state(device) + Text(f"  {waiting}"))
     title = f"{device.name} · {device.what}" + (f" · pid {device.pid}" if device.pid else "")
     return Panel(grid, title=title, title_align="left")
@@ -260,7 +264,9 @@ def _device(device: DeviceScene) -> RenderableType:
 def _state(device: DeviceScene) -> Text:
     if not device.is_alive:
         return Text("process down", "bold red")
-    return Text("online", "green") if device.is_connected else Text("offline, deciding", "bold yellow")
+    if device.is_connected:
+        return Text("online", "green")
+    return Text("offline, deciding", "bold yellow")
 
 
 def _facts(scene: Scene) -> RenderableType:
@@ -285,9 +291,11 @@ def _error(scene: Scene) -> str:
     return f"network alone {scene.alone_error:.1f}, with layers {scene.hybrid_error:.1f} mg/m³"
 
 
-def _events(scene: Scene) -> RenderableType:
-    lines = [_event_line(event) for event in list(scene.events)[-_EVENT_LINES:]]
-    lines += [Text()] * (_EVENT_LINES - len(lines))
+def _events(scene: Scene, count: int) -> RenderableType:
+    lines = [_event_line(event) for event in list(scene.events)[-count:]]
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    lines += [Text()] * (count - len(lines))
     return Panel(Group(*lines), title="what happened", title_align="left")
 
 

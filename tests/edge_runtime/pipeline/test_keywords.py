@@ -21,20 +21,8 @@ from edge_runtime.spec import (
 from edge_runtime.types import Frame
 
 KEYWORDS = Path(__file__).parents[2] / "data" / "keywords"
-WORDS = [
-    "down",
-    "go",
-    "left",
-    "no",
-    "off",
-    "on",
-    "right",
-    "stop",
-    "up",
-    "yes",
-    "silence",
-    "unknown",
-]
+WORDS = ["down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes"]
+LABELS = (*WORDS, "silence", "unknown")
 RATE_HZ = 16_000
 
 
@@ -49,7 +37,7 @@ def spec() -> ModelSpec:
         window=WindowSpec(RATE_HZ, RATE_HZ),
         features=(Mfcc(LogMel(480, 320, 512, 40, 20.0, 4000.0, peak=True), 10),),
         artefacts=(ArtefactSpec("tflite", "kws_dscnn_int8.tflite", "int8"),),
-        labels=tuple(WORDS),
+        labels=LABELS,
     )
 
 
