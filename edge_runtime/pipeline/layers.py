@@ -26,7 +26,7 @@ from edge_runtime.spec import (
     ThresholdsLayer,
 )
 
-__all__ = ["Active", "LayerSet", "normalise", "scales_of"]
+__all__ = ["Active", "LayerSet", "Scales", "normalise", "scales_of"]
 
 # Changes ``z``, shape (n, k), given features (n, …) or None, and window ends (n,).
 _Step = Callable[[Reals, "np.ndarray | None", np.ndarray], Reals]

@@ -33,16 +33,19 @@ from edge_simulator.demo.stage import FAN, TURBINE, Stage
 from edge_simulator.demo.view import DeviceScene, Scene, View
 from edge_simulator.processes import DeviceProcess
 
-__all__ = ["LABEL_DELAY_ROWS", "Driver", "Ledger", "Plan", "Stopped"]
+__all__ = ["HUMAN_ROW_S", "LABEL_DELAY_ROWS", "Driver", "Ledger", "Plan", "Stopped"]
 
+HUMAN_ROW_S = 0.08
+"""Time between two rows at human speed."""
 LABEL_DELAY_ROWS = 24
+"""Rows by which labels are late."""
 
 _HOUR_NS = 3_600_000_000_000
 _FIRST_NS = 1_356_998_400_000_000_000  # 2013-01-01T00:00:00Z, the first replayed row
-_HUMAN_ROW_S = 0.08
 _SWAP_ROW_S = 0.03
 _SWAP_ROWS = 48
 _CUT_DAY_S = 0.12
+_KILL_ROWS = 3
 _WAIT_S = 60.0
 _STEP_S = 0.05
 _ERROR_SAMPLES = 60
@@ -171,7 +174,7 @@ class Driver:
             self._note_base()
             if self._released < self._plan.human_rows:
                 self._release(self._released + 1)
-                self._pause(_HUMAN_ROW_S)
+                self._pause(HUMAN_ROW_S)
             elif self._base_job is not None:
                 self._release(self._released + 1)
                 self._pause(_SWAP_ROW_S)
@@ -282,7 +285,9 @@ class Driver:
     def _kill(self) -> None:
         """SIGKILL while rows are on their way, then start the same device again."""
         stage, row = self._stage, self._released
-        self._release(min(row - row % DAY_ROWS + DAY_ROWS - 1, self._plan.rows))
+        is_slow = row < self._plan.human_rows
+        ahead = row + _KILL_ROWS if is_slow else row - row % DAY_ROWS + DAY_ROWS - 1
+        self._release(min(ahead, self._plan.rows))
         stage.turbine.kill()
         self.ledger.kills += 1
         self.ledger.marks.kill_row = self._first + row

@@ -13,7 +13,7 @@ from rich.console import Console
 from edge_simulator.broker import BrokerChoice
 from edge_simulator.demo.assess import Assessment, Run, assess, write_estimates
 from edge_simulator.demo.data import Places, Turbine, find_places, load_turbine, read_columns
-from edge_simulator.demo.driver import Driver, Plan, Stopped
+from edge_simulator.demo.driver import HUMAN_ROW_S, Driver, Plan, Stopped
 from edge_simulator.demo.evaluate import DAY_ROWS
 from edge_simulator.demo.keys import Keys, keys_of_terminal
 from edge_simulator.demo.outcome import Outcome, Replay
@@ -26,7 +26,6 @@ from edge_simulator.demo.view import DeviceScene, LineView, LiveView, Scene, Vie
 
 __all__ = ["Options", "show"]
 
-_HUMAN_ROW_S = 0.08
 _INCONCLUSIVE = 4
 _HELP = "c cut or mend the link · k kill the device · q quit"
 
@@ -93,7 +92,7 @@ def _plan(options: Options, turbine: Turbine, places: Places) -> Plan:
     return Plan(
         rows=rows,
         fan_rows=len(read_columns(places.fan_rows, ("x",))["x"]),
-        human_rows=min(rows, round(options.human_s / _HUMAN_ROW_S)),
+        human_rows=min(rows, round(options.human_s / HUMAN_ROW_S)),
         story=tuple(full_story(days, second_year, is_scripted=options.is_headless)),
     )
 
@@ -102,8 +101,8 @@ def _scene(plan: Plan) -> Scene:
     return Scene(
         plan.days,
         [
-            DeviceScene("turbine-1", "NOx of a gas turbine, int8 TFLite", "mg/m³"),
-            DeviceScene("fan-1", "unbalance of a fan, int8 ONNX", ""),
+            DeviceScene("turbine-1", "NOx of a gas turbine, int8 TFLite", "mg/m³ NOx", "MWh"),
+            DeviceScene("fan-1", "unbalance of a fan, int8 ONNX", "probability"),
         ],
     )
 

@@ -29,10 +29,11 @@ _LINE_S = 5.0
 class DeviceScene:
     """One device as the viewer sees it; written by the driver, read when drawing."""
 
-    def __init__(self, name: str, what: str, unit: str) -> None:
+    def __init__(self, name: str, what: str, unit: str = "", signal_unit: str = "") -> None:
         self.name = name
         self.what = what
         self.unit = unit
+        self.signal_unit = signal_unit
         self.pid: int | None = None
         self.is_alive = False
         self.is_connected = False
@@ -59,7 +60,7 @@ class Scene:
         bytes_up: From the devices.
         bytes_down: To the devices.
         is_link_up: Whether the link is forwarding.
-        hybrid_error: Mean absolute error of the last 30 days, or None.
+        hybrid_error: Mean absolute error of the answers last seen, or None.
         alone_error: The same for the network alone.
         keys: Help line; empty when nobody can press a key.
     """
@@ -248,10 +249,11 @@ def _device(device: DeviceScene) -> RenderableType:
     grid.add_column(style="dim", no_wrap=True, width=9)
     grid.add_column(no_wrap=True, ratio=1)
     if device.signal:
-        grid.add_row("signal", Text(sparkline(device.signal), "dim"))
+        now = f"  {device.signal[-1]:.1f} {device.signal_unit}"
+        grid.add_row("signal", Text(sparkline(device.signal), "dim") + Text(now, "dim"))
     if device.answers:
-        live = f"  {device.answers[-1]:.1f} {device.unit}" if device.unit else ""
-        grid.add_row("answer", Text(sparkline(device.answers), "cyan") + Text(live, "bold"))
+        now = f"  {device.answers[-1]:.2f} {device.unit}"
+        grid.add_row("answer", Text(sparkline(device.answers), "cyan") + Text(now, "bold"))
     grid.add_row("decision", Text(device.decision or "none yet"))
     grid.add_row("runs", Text(f"{device.base}  {device.layers}".strip() or "starting"))
     rows = device.backlog_rows
@@ -279,7 +281,7 @@ def _facts(scene: Scene) -> RenderableType:
     ]
     grid = Table.grid(padding=(0, 2))
     grid.add_row(*(Text(f"{name} ", "dim") + Text(value) for name, value in cells[:3]))
-    tail = Text("error, last 30 days  ", "dim") + Text(cells[3][1])
+    tail = Text("error of late  ", "dim") + Text(cells[3][1])
     link = Text("link up", "green") if scene.is_link_up else Text("LINK CUT", "bold yellow")
     help_line = Text(f"   {scene.keys}", "dim") if scene.keys else Text()
     return Panel(Group(grid, tail, link + help_line), title="cloud and link", title_align="left")
