@@ -73,12 +73,12 @@ def boot_stream(
 
 
 def _resumed(pipeline: Pipeline, outbox: Outbox, *, commit_s: float, clock: Clock) -> Serving:
-    """Restore what the last commit left; without one, or after another base, start clean."""
+    """Go on from the last commit, also when another base made it: a kill at a swap loses nothing."""
     resume = outbox.resume(pipeline.stream)
     position = resume.position if resume else 0
     if resume and resume.snapshot:
         try:
-            pipeline.restore(resume.snapshot)
+            pipeline.restore(resume.snapshot, base=resume.base)
         except ModelError as error:
             log.warning("resume.snapshot_unusable", extra={"why": str(error)})
     return Serving(pipeline, position=position, commit_s=commit_s, clock=clock)

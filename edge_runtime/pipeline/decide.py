@@ -180,6 +180,13 @@ class Decider:
         self._history = np.frombuffer(state.history).reshape(rows, labels).copy()
         self._set_started(state.started)
 
+    def adopt(self, state: DeciderState) -> None:
+        """Go on from the state of another base, as far as it fits; see `take_over`."""
+        try:
+            self.restore(state)
+        except ModelError:
+            self._set_started(state.started)
+
     def take_over(self, other: Decider) -> None:
         """Go on from the decider this one replaces.
 

@@ -286,24 +286,32 @@ class Pipeline:
             )
         )
 
-    def restore(self, snapshot: bytes) -> None:
+    def restore(self, snapshot: bytes, *, base: str | None = None) -> None:
         """Go on from `snapshot`'s bytes; layers are not part of them.
+
+        Args:
+            snapshot: The bytes.
+            base: Digest of the base that made them; None for this one. From another
+                base it goes on as `take_over` does.
 
         Raises:
             ModelError: They are damaged, too large, or of another version, stream,
                 base or window. The pipeline is then as it was.
         """
-        found = self._decoded(snapshot)
+        found = self._decoded(snapshot, base or self.base)
         before = self._cutter.state()
         self._cutter.restore(found.cutter)
         try:
-            self._decider.restore(found.decider)
+            if found.base == self.base:
+                self._decider.restore(found.decider)
+            else:
+                self._decider.adopt(found.decider)
         except ModelError:
             self._cutter.restore(before)
             raise
         self._nothing = self._empty_output()
 
-    def _decoded(self, snapshot: bytes) -> _Snapshot:
+    def _decoded(self, snapshot: bytes, base: str) -> _Snapshot:
         where = f"snapshot of {self.stream}"
         remedy = "Start without the snapshot; the samples in it are lost."
         if len(snapshot) > self._largest_snapshot_bytes:
@@ -318,7 +326,7 @@ class Pipeline:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ModelError(str(error), where=where, remedy=remedy) from error
         is_ours = (found.version, found.stream, found.base)
-        wanted = (_SNAPSHOT_VERSION, self.stream, self.base)
+        wanted = (_SNAPSHOT_VERSION, self.stream, base)
         if is_ours != wanted:
             raise ModelError(
                 f"version, stream and base are {is_ours}",

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from edge_runtime.config import load_device
+from edge_runtime.config import DeviceConfig, load_device
 from edge_runtime.errors import EdgeError
 from edge_runtime.modes.edge import EdgeDevice
 from edge_simulator.control import Channel, Gate, connect, reader
@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     _log_to_stderr()
     try:
-        return _run(args.config, connect(args.control))
+        config = load_device(args.config)
+        return _run(config, connect(args.control))
     except EdgeError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -48,8 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(path: Path, channel: Channel) -> int:
-    config = load_device(path)
+def _run(config: DeviceConfig, channel: Channel) -> int:
     gates = {stream: Gate() for stream in config.streams}
 
     def tell(event: str, facts: Mapping[str, object]) -> None:

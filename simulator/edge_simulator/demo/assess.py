@@ -165,9 +165,7 @@ def _answers(
     return Answers(expected, run.turbine.year[expected], truth, variants, effective), scores
 
 
-def _joined(
-    expected: np.ndarray, stored: StoredRows
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _joined(expected: np.ndarray, stored: StoredRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return value, score and effective id per source row; NaN and empty where it is lost."""
     at = {index: place for place, index in enumerate(stored.index.tolist())}
     places = [at.get(row) for row in expected.tolist()]

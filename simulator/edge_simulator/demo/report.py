@@ -50,7 +50,7 @@ def error_table(outcome: Outcome) -> Table:
         style = "bold cyan" if variant == "hybrid" else ""
         cells = [_short_range(outcome.mae_interval[variant][year]) for year in years]
         table.add_row(NAMES[variant], *cells, style=style)
-    ratios = [_range(outcome.hybrid_over_ridge[year]) for year in years]
+    ratios = [f"{outcome.hybrid_over_ridge[year].value:.2f}" for year in years]
     table.add_row("hybrid / ridge", *ratios, style="dim")
     return table
 
@@ -176,7 +176,7 @@ def _range(interval: Interval) -> str:
 
 
 def _short_range(interval: Interval) -> str:
-    return f"{interval.value:.2f} [{interval.low:.1f}, {interval.high:.1f}]"
+    return f"{interval.value:.2f} [{interval.low:.1f}–{interval.high:.1f}]"
 
 
 def _number(value: int) -> str:
@@ -190,11 +190,12 @@ def _broker(outcome: Outcome) -> str:
 _CHECK = """<section><h2>Check it yourself</h2>
 <p>Nothing here is precomputed. <code>estimates.parquet</code> has one line per source row
 (<code>row</code> is the 0-based data row of the CSV), <code>store/</code> is the cloud's store,
-<code>result.json</code> holds every figure.</p>
-<pre>duckdb -c "SELECT count(*), count(DISTINCT row) FROM 'estimates.parquet'"
-duckdb -c "SELECT count(*), count(DISTINCT \\"index\\")
-           FROM read_parquet('store/segments/**/*.parquet')
-           WHERE device = 'turbine-1' AND score IS NOT NULL"</pre></section>"""
+<code>result.json</code> holds every figure.
+In this folder, with the Python that ran the demo:</p>
+<pre>import duckdb
+duckdb.sql("SELECT count(*), count(DISTINCT row) FROM 'estimates.parquet'").show()
+duckdb.sql("SELECT count(*), count(DISTINCT index) FROM"
+           " read_parquet('store/segments/stream=turbine/*/*.parquet')").show()</pre></section>"""
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">

@@ -480,3 +480,18 @@ def test_the_next_base_takes_over_in_the_middle_of_a_window(
         (3, "start"),
         (11, "end"),
     ]
+
+
+def test_a_snapshot_of_the_base_before_loses_no_window_either(
+    summing: Callable[..., Pipeline], frame_of: Callable[..., Frame]
+) -> None:
+    """A process killed between a swap and its commit goes on in the middle of a window."""
+    old = summing(limits=(Limit("value", 1.0, 0.5),))
+    new = summing(base="cd" * 32, limits=(Limit("value", 0.7, 0.6),))
+    outputs = [old.push(frame_of([2.0] * 7))]
+
+    new.restore(old.snapshot(), base=old.base)
+    outputs.append(new.push(frame_of([2.0, 0.0, 0.0, 0.0, 0.0], index=7)))
+
+    assert joined(outputs, "index").tolist() == [3, 5, 7, 9, 11]
+    assert outputs[1].decisions[-1].edge == "end"
