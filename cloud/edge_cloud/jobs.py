@@ -243,8 +243,8 @@ class Jobs:
         is_same = known is not None and known.incarnation == life.incarnation
         if known is not None and is_same and not life.is_online and life.epoch < known.epoch:
             return False
-        if known is not None and is_same and not life.base:
-            # A will says nothing about what runs.
+        if known is not None and is_same and not life.is_online:
+            # A will was written when the link came up; what runs may have changed since.
             life = msgspec.structs.replace(life, base=known.base, effective=known.effective)
         if life == known:
             return True

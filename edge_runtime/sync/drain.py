@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
+from edge_runtime.errors import WireError
 from edge_runtime.ports import Clock
 from edge_runtime.sync.coalesce import Key, Parcel, parcels
 from edge_runtime.sync.messages import MAX_PAYLOAD_BYTES, Ack
@@ -133,8 +134,13 @@ class Drain:
         return min((due for due in dues if due is not None), default=None)
 
     def acknowledge(self, ack: Ack) -> None:
-        """Delete what the cloud has; go back where it says so."""
+        """Delete what the cloud has; go back where it says so.
+
+        Raises:
+            WireError: It is for rows of this process that were never sent.
+        """
         key = (ack.incarnation, ack.epoch, ack.stream)
+        self._check(key, ack.upto)
         left = self._outbox.acknowledge(*key, ack.upto)
         self.rows_acked_total += left
         if ack.upto > self._acked.get(key, 0) and (left or self._window.has(key)):
@@ -151,6 +157,15 @@ class Drain:
             self.rewinds_total += 1
             log.debug("drain.rewound", extra={"reason": reason, "frames": len(self._window)})
         self._window.clear()
+
+    def _check(self, key: Key, upto: int) -> None:
+        is_own = key[:2] == (self._outbox.incarnation, self._outbox.epoch)
+        if is_own and upto > self._window.highest(key):
+            raise WireError(
+                f"acknowledgement of {key[2]} up to {upto}",
+                where="ack",
+                expected=f"at most {self._window.highest(key)}, which is what was sent",
+            )
 
     def _resume(self, key: Key, upto: int) -> None:
         """Send again from ``upto``, once: each frame in flight may ask for it."""

@@ -54,6 +54,10 @@ class Window:
         """Whether rows of ``key`` are on their way."""
         return any(sent.key == key for sent in self._sent)
 
+    def highest(self, key: Key) -> int:
+        """Return behind which row of ``key`` nothing was ever sent."""
+        return self._highest.get(key, 0)
+
     def acknowledge(self, key: Key, upto: int, now_ns: int) -> None:
         """Drop the frames whose rows have arrived, and learn from the last of them."""
         arrived = [sent for sent in self._sent if sent.key == key and sent.upto <= upto]

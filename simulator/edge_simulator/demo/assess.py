@@ -264,6 +264,7 @@ def _outcome(
         label_delay=list(replays[1]),
         updates=ledger.updates,
         reasons=[row.reason for row in sets.jobs.values() if row.state == "refused"],
+        decisions=ledger.decisions,
         activation_ms=_milliseconds(ledger.activation_s),
         backlog_rows_largest=max((waiting for _, waiting in ledger.backlog), default=0),
         rescored_rows=int(np.isfinite(answers.variants["edge_only"]).sum()),

@@ -79,7 +79,8 @@ class Ledger(msgspec.Struct):
     Attributes:
         rows_made: Source rows that the device committed to its outbox.
         backlog: Samples of (data row, rows waiting on the device).
-        decisions: Decisions made, and those made while the link was cut.
+        decisions: Decisions made.
+        cut_decisions: Decisions made while the link was cut.
         cut_rows: Rows released while the link was cut.
         activation_s: Time from a layer set's arrival to its first use.
         layer_sets: Layer sets that became live.
@@ -87,7 +88,6 @@ class Ledger(msgspec.Struct):
         resume_s: Time from a kill to the next committed row.
         updates: Offers outside the daily refresh.
         marks: Where things happened, as data rows.
-        events: Everything that was told.
     """
 
     rows_made: int = 0
@@ -126,6 +126,7 @@ class Driver:
         self._released = 0
         self._labelled = 0
         self._is_cut = False
+        self._is_acting = False
         self._base_job: str | None = None
         self._base_offered_s = 0.0
         self._errors: deque[tuple[float, float]] = deque(maxlen=_ERROR_SAMPLES)
@@ -258,7 +259,15 @@ class Driver:
             "offer_tampered_base": self._offer_tampered_base,
             "offer_wild_layer": self._offer_wild_layer,
         }
-        acts[step.act]()
+        self._perform(acts[step.act])
+
+    def _perform(self, act: Callable[[], None]) -> None:
+        """Do one thing to its end: keys pressed meanwhile start nothing else."""
+        self._is_acting = True
+        try:
+            act()
+        finally:
+            self._is_acting = False
 
     def _cut(self) -> None:
         if self._is_cut:
@@ -450,12 +459,14 @@ class Driver:
 
     def _take_keys(self) -> None:
         for key in self._keys.pressed():
-            if key == "c":
-                (self._mend if self._is_cut else self._cut)()
-            elif key == "k":
-                self._kill()
-            elif key == "q":
+            if key == "q":
                 raise Stopped
+            if self._is_acting:
+                continue
+            if key == "c":
+                self._perform(self._mend if self._is_cut else self._cut)
+            elif key == "k":
+                self._perform(self._kill)
 
     def _begin_fast_forward(self) -> None:
         if self._scene.phase != "fast-forward":

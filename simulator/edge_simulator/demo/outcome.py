@@ -92,6 +92,7 @@ class Outcome(msgspec.Struct, kw_only=True):
         label_delay: Offline replays with labels 0, 24 and 48 rows late.
         updates: Offers outside the daily refresh.
         reasons: Why updates were refused.
+        decisions: Decisions that the first device made.
         activation_ms: From a layer job's arrival to its first use: median, p99, largest.
         backlog_rows_largest: Most rows that waited on the device.
         rescored_rows: Rows that the cloud scored again with the device's base.
@@ -124,6 +125,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     label_delay: list[Replay]
     updates: list[Update]
     reasons: list[str]
+    decisions: int
     activation_ms: dict[str, float]
     backlog_rows_largest: int
     rescored_rows: int

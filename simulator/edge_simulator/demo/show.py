@@ -27,6 +27,8 @@ from edge_simulator.demo.view import DeviceScene, LineView, LiveView, Scene, Vie
 __all__ = ["Options", "show"]
 
 _INCONCLUSIVE = 4
+# Index of the moment that needs a whole run.
+_BETTER = 1
 _HELP = "c cut or mend the link · k kill the device · q quit"
 
 
@@ -52,6 +54,34 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     has_report: bool = True
 
 
+class _Setup(msgspec.Struct, frozen=True, eq=False):
+    """What a run is made of, before anything is started."""
+
+    options: Options
+    places: Places
+    turbine: Turbine
+    plan: Plan
+    folders: Folders
+
+    @property
+    def last_row(self) -> int:
+        """Data row of the turbine to stop before."""
+        return self.turbine.first_row + self.plan.rows
+
+
+class _Screen(msgspec.Struct, frozen=True, eq=False):
+    """What the viewer sees and presses."""
+
+    scene: Scene
+    view: View
+    keys: Keys
+
+    def tell(self, text: str) -> None:
+        """Show one more line."""
+        self.scene.tell(text)
+        self.view.refresh()
+
+
 def show(options: Options) -> int:
     """Run the demo and return the exit code.
 
@@ -61,34 +91,34 @@ def show(options: Options) -> int:
     """
     began_s = time.monotonic()
     console = Console(highlight=False)
-    places = find_places()
-    turbine = load_turbine(places.turbine_rows)
-    plan = _plan(options, turbine, places)
-    folders = clean_folder(options.out.absolute())
-    scene = _scene(plan)
+    setup = _setup(options)
     try:
         with ExitStack() as stack:
-            keys = Keys() if options.is_headless else stack.enter_context(keys_of_terminal())
-            scene.keys = _HELP if keys.is_live else ""
-            view = stack.enter_context(_view(options, scene, console))
-            assessment, backlog = _run(options, plan, turbine, places, folders, scene, view, keys)
+            screen = _screen(stack, setup, console)
+            assessment, backlog = _run(setup, screen)
             outcome = assessment.outcome
-            _write(options, folders, assessment, backlog, scene, view)
+            _write(setup, screen, assessment, backlog)
             outcome.seconds = round(time.monotonic() - began_s, 2)
-            _write_json(options, folders, outcome)
+            _write_json(setup, outcome)
     except Stopped:
         console.print("Ended by key; no process of the demo is left, and there is no report.")
         return _INCONCLUSIVE
-    _print(console, options, folders, outcome)
-    return 0 if _holds(outcome, plan, turbine) else 1
+    _print(console, setup, outcome)
+    return 0 if _holds(setup, outcome) else 1
+
+
+def _setup(options: Options) -> _Setup:
+    places = find_places()
+    turbine = load_turbine(places.turbine_rows)
+    plan = _plan(options, turbine, places)
+    return _Setup(options, places, turbine, plan, clean_folder(options.out.absolute()))
 
 
 def _plan(options: Options, turbine: Turbine, places: Places) -> Plan:
     all_rows = len(turbine) - turbine.first_row
     rows = min(all_rows, (options.days or all_rows) * DAY_ROWS)
     days = -(-rows // DAY_ROWS)
-    first_year = turbine.year[turbine.first_row]
-    second_year = int((turbine.year == first_year).sum())
+    second_year = _rows_of_first_year(turbine)
     return Plan(
         rows=rows,
         fan_rows=len(read_columns(places.fan_rows, ("x",))["x"]),
@@ -97,81 +127,68 @@ def _plan(options: Options, turbine: Turbine, places: Places) -> Plan:
     )
 
 
-def _scene(plan: Plan) -> Scene:
-    return Scene(
-        plan.days,
+def _screen(stack: ExitStack, setup: _Setup, console: Console) -> _Screen:
+    """Take the terminal, if there is one, until the stack gives it back."""
+    scene = Scene(
+        setup.plan.days,
         [
             DeviceScene("turbine-1", "NOx of a gas turbine, int8 TFLite", "mg/m³ NOx", "MWh"),
             DeviceScene("fan-1", "unbalance of a fan, int8 ONNX", "probability"),
         ],
     )
+    is_headless = setup.options.is_headless
+    keys = Keys() if is_headless else stack.enter_context(keys_of_terminal())
+    scene.keys = _HELP if keys.is_live else ""
+    is_live = console.is_terminal and not is_headless
+    view: View = LiveView(scene, console) if is_live else LineView(scene, console)
+    return _Screen(scene, stack.enter_context(view), keys)
 
 
-def _view(options: Options, scene: Scene, console: Console) -> View:
-    is_live = console.is_terminal and not options.is_headless
-    return LiveView(scene, console) if is_live else LineView(scene, console)
-
-
-def _run(
-    options: Options,
-    plan: Plan,
-    turbine: Turbine,
-    places: Places,
-    folders: Folders,
-    scene: Scene,
-    view: View,
-    keys: Keys,
-) -> tuple[Assessment, Sequence[tuple[int, int]]]:
+def _run(setup: _Setup, screen: _Screen) -> tuple[Assessment, Sequence[tuple[int, int]]]:
     """Play the story, end every process, and judge what the store holds."""
-    driver = Driver(turbine, plan, scene, keys)
-    first, last = turbine.first_row, turbine.first_row + plan.rows
+    driver = Driver(setup.turbine, setup.plan, screen.scene, screen.keys)
     with ExitStack() as stack:
-        replays = _begun_replays(stack, options, plan, turbine, places)
+        replays = _begun_replays(stack, setup)
         stage = Stage(
-            folders,
-            places,
-            broker=options.broker,
-            first_row=first,
-            last_row=last,
+            setup.folders,
+            setup.places,
+            broker=setup.options.broker,
+            first_row=setup.turbine.first_row,
+            last_row=setup.last_row,
             on_event=driver.on_event,
         )
-        scene.tell(_broker_line(stage))
-        view.refresh()
+        screen.tell(_broker_line(stage))
         with stage:
-            driver.play(stage, view)
+            driver.play(stage, screen.view)
             stage.end_devices()
             stage.end_cloud()
             counts = [stage.link.counts(), stage.fan_link.counts()]
-        scene.phase = "judging"
-        scene.tell("every process has ended; joining source rows with the store")
-        view.refresh()
+        screen.scene.phase = "judging"
+        screen.tell("every process has ended; joining source rows with the store")
         run = Run(
-            store=folders.store,
-            turbine=turbine,
-            rows=plan.rows,
-            fan_rows=plan.fan_rows,
+            store=setup.folders.store,
+            turbine=setup.turbine,
+            rows=setup.plan.rows,
+            fan_rows=setup.plan.fan_rows,
             bases=(stage.turbine_first, stage.turbine_second),
             ledger=driver.ledger,
             bytes_up=sum(count.bytes_up for count in counts),
             bytes_down=sum(count.bytes_down for count in counts),
             broker=stage.broker.kind,
         )
-        results = _results(replays)
-        return assess(run, results), driver.ledger.backlog
+        return assess(run, _results(replays)), driver.ledger.backlog
 
 
-def _begun_replays(
-    stack: ExitStack, options: Options, plan: Plan, turbine: Turbine, places: Places
-) -> Replays | None:
+def _begun_replays(stack: ExitStack, setup: _Setup) -> Replays | None:
     """Begin the offline replays; they use the processor while the live run waits."""
-    if not options.has_report:
+    if not setup.options.has_report:
         return None
-    first_year = turbine.year[turbine.first_row]
+    turbine = setup.turbine
     inputs = Inputs(
-        rows_path=places.turbine_rows,
-        bundles=(places.turbine_first, places.turbine_second),
-        last_row=turbine.first_row + plan.rows,
-        swap_row=turbine.first_row + int((turbine.year == first_year).sum()),
+        rows_path=setup.places.turbine_rows,
+        bundles=(setup.places.turbine_first, setup.places.turbine_second),
+        last_row=setup.last_row,
+        swap_row=turbine.first_row + _rows_of_first_year(turbine),
     )
     return stack.enter_context(Replays(inputs))
 
@@ -187,31 +204,29 @@ def _broker_line(stage: Stage) -> str:
 
 
 def _write(
-    options: Options,
-    folders: Folders,
+    setup: _Setup,
+    screen: _Screen,
     assessment: Assessment,
     backlog: Sequence[tuple[int, int]],
-    scene: Scene,
-    view: View,
 ) -> None:
-    write_estimates(folders.root / "estimates.parquet", assessment.answers)
-    if not options.has_report:
+    folder = setup.folders.root
+    write_estimates(folder / "estimates.parquet", assessment.answers)
+    if not setup.options.has_report:
         return
-    scene.tell("drawing the report")
-    view.refresh()
-    pictures = draw_all(folders.root, assessment.answers, assessment.outcome, backlog)
-    assessment.outcome.seconds = round(scene.seconds, 1)
-    write_report(folders.root / "report.html", assessment.outcome, pictures)
+    screen.tell("drawing the report")
+    pictures = draw_all(folder, assessment.answers, assessment.outcome, backlog)
+    assessment.outcome.seconds = round(screen.scene.seconds, 1)
+    write_report(folder / "report.html", assessment.outcome, pictures)
 
 
-def _write_json(options: Options, folders: Folders, outcome: Outcome) -> None:
+def _write_json(setup: _Setup, outcome: Outcome) -> None:
     content = msgspec.json.format(msgspec.json.encode(outcome), indent=2) + b"\n"
-    for path in filter(None, (folders.root / "result.json", options.json)):
+    for path in filter(None, (setup.folders.root / "result.json", setup.options.json)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
 
-def _print(console: Console, options: Options, folders: Folders, outcome: Outcome) -> None:
+def _print(console: Console, setup: _Setup, outcome: Outcome) -> None:
     console.print()
     console.print(moments_text(outcome))
     console.print(error_table(outcome))
@@ -220,14 +235,19 @@ def _print(console: Console, options: Options, folders: Folders, outcome: Outcom
         f"{outcome.bytes_up / 1e6:.1f} MB up, {outcome.bytes_down / 1e6:.1f} MB down; "
         f"{outcome.seconds:.0f} s."
     )
-    if options.has_report:
-        console.print(f"Report: {folders.root / 'report.html'}")
-    console.print(f"Store and answers, to check it: {folders.store}, estimates.parquet beside it.")
-
-
-def _holds(outcome: Outcome, plan: Plan, turbine: Turbine) -> bool:
-    """Whether every claim held; a run cut short has too few labels to get better."""
-    is_whole = plan.rows == len(turbine) - turbine.first_row
-    return all(
-        moment.holds for number, moment in enumerate(outcome.moments) if is_whole or number != 1
+    if setup.options.has_report:
+        console.print(f"Report: {setup.folders.root / 'report.html'}")
+    console.print(
+        f"Store and answers, to check it: {setup.folders.store}, estimates.parquet beside it."
     )
+
+
+def _holds(setup: _Setup, outcome: Outcome) -> bool:
+    """Whether every claim held; a run cut short has too few labels to get better."""
+    is_whole = setup.last_row == len(setup.turbine)
+    judged = [m for number, m in enumerate(outcome.moments) if is_whole or number != _BETTER]
+    return all(moment.holds for moment in judged)
+
+
+def _rows_of_first_year(turbine: Turbine) -> int:
+    return int((turbine.year == turbine.year[turbine.first_row]).sum())

@@ -276,7 +276,6 @@ def test_acknowledgements_for_others_delete_nothing(
         Ack("other", 7, 1, "main", 5),
         Ack("pump", 8, 1, "main", 5),
         Ack("pump", 7, 2, "main", 5),
-        Ack("pump", 7, 1, "other", 5),
         Ack("pump", 7, 1, "main", 0),
     ):
         cloud.say("ack", encode(ack))
@@ -284,6 +283,24 @@ def test_acknowledgements_for_others_delete_nothing(
 
     assert outbox.stats().rows == 5
     assert link.stats().refused_total == 1
+
+
+def test_an_acknowledgement_of_rows_never_sent_is_refused(
+    make_link: MakeLink, cloud: object, outbox: Outbox, commit: Commit, batch: Make
+) -> None:
+    """A confused cloud can neither delete rows it never saw nor silence a stream."""
+    link = make_link()
+    link.step(0.0)
+    commit(outbox, batch(5))
+    cloud.say("ack", encode(Ack("pump", 7, 1, "main", 2**62)))
+
+    turn(link, cloud)
+    cloud.say("ack", encode(Ack("pump", 7, 1, "main", 2**62, must_resume=True)))
+    commit(outbox, batch(2, 5))
+    turn(link, cloud)
+
+    assert link.stats().refused_total == 2
+    assert cloud.rows == {KEY: list(range(7))}
 
 
 def test_jobs_chunks_and_commands_reach_the_handler(make_link: MakeLink, cloud: object) -> None:

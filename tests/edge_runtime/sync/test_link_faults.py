@@ -111,7 +111,7 @@ def test_every_committed_row_is_stored_exactly_once(
     seed: int,
 ) -> None:
     """Cuts, losses, repeats, delays, power cuts and new ingests at random points."""
-    luck = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    luck = random.Random(seed)
     network = BadNetwork(luck)
     clock, broker = FakeClock(), MemoryBroker(network)
     device = Device(tmp_path_factory.mktemp("faults"), broker, clock)

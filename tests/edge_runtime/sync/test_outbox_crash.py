@@ -56,7 +56,7 @@ def test_position_and_records_survive_kill_9_together(
     tmp_path: Path, open_outbox: Callable[..., Outbox]
 ) -> None:
     """After each of a dozen kills: rows 0 to position, each once, and nothing reported is gone."""
-    luck = random.Random(5)  # noqa: S311 - repeatable, not secret
+    luck = random.Random(5)
 
     for epoch in range(1, KILLS + 1):
         reported = _killed_after(tmp_path, epoch, luck.randint(1, 40))

@@ -58,6 +58,7 @@ def outcome(answers: Answers) -> Outcome:
             Update("a wild layer", "a <thief>", 50, "refused", "clamp: residual", 0.1),
         ],
         reasons=["clamp: residual"],
+        decisions=414,
         activation_ms={"median": 0.3, "p99": 1.5, "largest": 13.0},
         backlog_rows_largest=336,
         rescored_rows=rows,
