@@ -20,15 +20,14 @@ if command -v uv >/dev/null 2>&1; then
     say "Setting up .venv with uv (extras: $extra) ..."
     VIRTUAL_ENV="$PWD/.venv" uv pip install --quiet --editable ".[$extra]"
 else
-    [ -x .venv/bin/python ] && .venv/bin/python -m pip --version >/dev/null 2>&1 || {
-        "$python" -c 'import ensurepip, venv' 2>/dev/null || {
-            say "$python has no venv module, which Debian and Raspberry Pi OS package apart."
-            say "  sudo apt install python3-venv      (or install uv, which needs neither)"
-            exit 2
-        }
-        rm -rf .venv
-        "$python" -m venv .venv
+    "$python" -c 'import ensurepip, venv' 2>/dev/null || {
+        say "$python has no venv module, which Debian and Raspberry Pi OS package apart."
+        say "  sudo apt install python3-venv      (or install uv, which needs neither)"
+        exit 2
     }
+    [ -x .venv/bin/python ] || "$python" -m venv .venv
+    # An environment that uv made comes without pip.
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null
     say "Setting up .venv with pip (extras: $extra); one or two minutes the first time ..."
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$extra]"
 fi

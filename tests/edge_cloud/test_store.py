@@ -429,7 +429,7 @@ def test_orphans_are_not_swept_while_another_store_is_open(tmp_path: Path) -> No
     assert not orphan.exists()
 
 
-def _fill(folder: str, result: "multiprocessing.Queue[object]") -> None:
+def _fill(folder: str, result: multiprocessing.Queue[object]) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     store = Store(Path(folder))
     store.ingest([frame_of(0, 10)])

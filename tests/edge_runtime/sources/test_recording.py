@@ -41,7 +41,7 @@ class Gate:
         self.grants = list(grants)
         self.asked: list[tuple[int, int]] = []
 
-    def wait(self, index: int, time_ns: int, timeout_s: float) -> int:  # noqa: ARG002
+    def wait(self, index: int, time_ns: int, timeout_s: float) -> int:
         self.asked.append((index, time_ns))
         return self.grants.pop(0)
 

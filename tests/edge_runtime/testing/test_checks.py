@@ -27,7 +27,7 @@ class Recorded(Recording):
 class Forgetful(Recorded):
     """Starts over whatever the index."""
 
-    def open(self, stream: str, need: StreamSpec, index: int) -> None:  # noqa: ARG002
+    def open(self, stream: str, need: StreamSpec, index: int) -> None:
         super().open(stream, need, 0)
 
 
@@ -44,7 +44,7 @@ class Skipping(Recorded):
 class Unnamed(Recorded):
     """Forgets the name of its stream."""
 
-    def open(self, stream: str, need: StreamSpec, index: int) -> None:  # noqa: ARG002
+    def open(self, stream: str, need: StreamSpec, index: int) -> None:
         super().open("", need, index)
 
 
