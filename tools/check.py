@@ -13,7 +13,7 @@ CHECKS = {
     "ruff check": ["ruff", "check", "."],
     "ruff format": ["ruff", "format", "--check", "."],
     "mypy": ["mypy", *(part for package in PACKAGES for part in ("-p", package))],
-    "pyright": ["pyright", "--warnings", "--verifytypes", "edge_runtime", "--ignoreexternal"],
+    "pyright": ["pyright"],
     "import-linter": ["lint-imports", "--no-cache"],
 }
 

@@ -73,7 +73,7 @@ def boot_stream(
 
 
 def _resumed(pipeline: Pipeline, outbox: Outbox, *, commit_s: float, clock: Clock) -> Serving:
-    """Go on from the last commit, also when another base made it: a kill at a swap loses nothing."""
+    """Go on from the last commit, also if another base made it: a kill at a swap loses nothing."""
     resume = outbox.resume(pipeline.stream)
     position = resume.position if resume else 0
     if resume and resume.snapshot:

@@ -36,7 +36,7 @@ from edge_runtime.sources import Pace
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.paho import PahoTransport
 from edge_runtime.sync.state import StateStore
-from edge_runtime.types import Frame, Output
+from edge_runtime.types import Frame, Output, Upload
 from edge_runtime.update.trust import Trust, public_key_of
 
 __all__ = ["DeviceStatus", "EdgeDevice", "StreamStatus"]
@@ -243,7 +243,7 @@ class EdgeDevice:
     def _start_writer(self, stack: ExitStack, outbox: Outbox) -> None:
         sinks = [self._opened_sink(stack, options) for options in self._config.sinks]
         is_local = self._config.sync is None
-        uploads = {
+        uploads: dict[str, Upload] = {
             name: "none" if is_local else stream.upload
             for name, stream in self._config.streams.items()
         }

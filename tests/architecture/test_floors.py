@@ -91,7 +91,7 @@ def test_the_pure_core_does_no_input_or_output() -> None:
 
 @pytest.mark.parametrize("name", ["edge_runtime", *_modules()])
 def test_public_names_exist_and_are_sorted(name: str) -> None:
-    """Each name in ``__all__`` exists; the order is constants, classes, functions, as ruff has it."""
+    """Each name in ``__all__`` exists; constants come first, then classes, then functions."""
     module = importlib.import_module(name)
     public = getattr(module, "__all__", [])
 

@@ -58,26 +58,20 @@ def test_the_newest_version_that_is_known_counts(labels: Labels) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    rows=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 12), st.integers(0, 99)), max_size=20),
+    rows=st.dictionaries(
+        st.tuples(st.integers(0, 6), st.integers(0, 12)), st.integers(0, 99), max_size=20
+    ),
     now=st.integers(0, 12),
 )
 def test_what_becomes_known_later_never_changes_an_earlier_join(
-    rows: list[tuple[int, int, int]], now: int
+    rows: dict[tuple[int, int], int], now: int
 ) -> None:
     """Removing every label known later than ``now`` leaves the join as of ``now`` as it is."""
-    rows = sorted({(time, known): value for time, known, value in rows}.items())  # type: ignore[assignment]
-    times, known, values = (
-        np.array(column, np.int64)
-        for column in (
-            [key[0] for key, _ in rows],  # type: ignore[misc, index]
-            [key[1] for key, _ in rows],  # type: ignore[misc, index]
-            [value for _, value in rows],  # type: ignore[misc]
-        )
-    )
-    seen = known <= now
+    ordered = np.array([(*key, rows[key]) for key in sorted(rows)], np.int64).reshape(-1, 3)
+    past = ordered[ordered[:, 1] <= now]
 
-    everything = latest_known(times, known, values, now)
-    past_only = latest_known(times[seen], known[seen], values[seen], now)
+    everything = latest_known(*ordered.T, now)
+    past_only = latest_known(*past.T, now)
 
     for left, right in zip(everything, past_only, strict=True):
         np.testing.assert_array_equal(left, right)

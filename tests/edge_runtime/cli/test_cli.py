@@ -80,7 +80,7 @@ def test_check_names_the_line_of_an_unknown_key(
 
     err = capsys.readouterr().err
     assert code == 2
-    assert "device.yaml:8:" in err
+    assert "device.yaml:9:" in err
     assert "upload" in err
 
 
@@ -113,7 +113,9 @@ state: state
 streams:
   turbine:
     source:
-      {{kind: csv, path: {ROOT}/examples/gas_turbine/gas_turbine_2011_2015.csv, time: {{start: "2013-01-01T00:00:00Z", step_s: 3600}}}}
+      kind: csv
+      path: {ROOT}/examples/gas_turbine/gas_turbine_2011_2015.csv
+      time: {{start: "2013-01-01T00:00:00Z", step_s: 3600}}
     model: {{bundle: {bundle}}}
     upload: windows
 """

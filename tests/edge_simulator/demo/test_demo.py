@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -154,3 +155,23 @@ def test_the_five_moments_are_told(run: tuple[Path, dict[str, Any], str]) -> Non
         assert moment["evidence"]
     # Six days of labels are too few to get better; everything else holds.
     assert [moment["holds"] for moment in result["moments"]][2:] == [True, True, True]
+
+
+def test_the_doubters_queries_of_the_tutorial_run(
+    run: tuple[Path, dict[str, Any], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The tutorial's queries count the rows and recompute the errors from a run's files."""
+    out, result, _ = run
+    root = Path(__file__).resolve().parents[3]
+    (code,) = re.findall(r"```python\n(.*?)```", (root / "docs/tutorial.md").read_text(), re.S)
+    monkeypatch.chdir(out.parent)
+    if not Path("examples").exists():
+        Path("examples").symlink_to(root / "examples")
+
+    exec(compile(code, "docs/tutorial.md", "exec"), {})
+
+    shown = capsys.readouterr().out
+    assert str(result["source_rows"]) in shown
+    assert "2013" in shown
