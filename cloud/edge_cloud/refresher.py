@@ -44,7 +44,7 @@ from edge_runtime.spec import Layer, LayerBody, NormaliserLayer, PriorLayer, Res
 from edge_runtime.sync.messages import Signed
 from edge_runtime.types import Table
 
-__all__ = ["RefreshRow", "Refresher"]
+__all__ = ["RefreshRow", "Refresher", "read_history"]
 
 log = logging.getLogger(__name__)
 
@@ -130,14 +130,6 @@ class Refresher:
                 work = functools.partial(self._refresh, life.device, stream, base)
                 made += self._tried(life.device, stream, work)
         return made
-
-    def history(self) -> list[RefreshRow]:
-        """Return every refresh that was decided, oldest first."""
-        rows = self._store.database.rows(
-            "SELECT device, stream, line, base, report, job FROM refresh"
-            " ORDER BY made_ns, boundary_ns"
-        )
-        return [_history_row(*row) for row in rows]
 
     def _tried(self, device: str, stream: str, work: Callable[[], int]) -> int:
         """Do one stream's work; a model that fails stops that stream alone, and is logged once."""
@@ -478,6 +470,14 @@ def _next_seq(connection: sqlite3.Connection, device: str, line: str, body: Laye
         (device, line, kind),
     )
     return int(rows.fetchone()[0])
+
+
+def read_history(store: Store) -> list[RefreshRow]:
+    """Return every refresh that was decided, oldest first."""
+    rows = store.database.rows(
+        "SELECT device, stream, line, base, report, job FROM refresh ORDER BY made_ns, boundary_ns"
+    )
+    return [_history_row(*row) for row in rows]
 
 
 def _history_row(

@@ -21,7 +21,7 @@ from edge_cloud.ingest import Ingest, IngestStats, Router
 from edge_cloud.jobs import Jobs
 from edge_cloud.labels import Labels
 from edge_cloud.publisher import Publisher
-from edge_cloud.refresher import Refresher
+from edge_cloud.refresher import Refresher, RefreshRow, read_history
 from edge_cloud.registry import Registry
 from edge_cloud.rescore import rescore
 from edge_cloud.signing import SigningKey
@@ -214,6 +214,10 @@ class CloudService:
             labels_without_row=self.labels.without_row(),
             ingest=hub.stats if isinstance(hub, Ingest) else IngestStats(),
         )
+
+    def history(self) -> list[RefreshRow]:
+        """Return every refresh that was decided, oldest first, with its replay."""
+        return read_history(self.store)
 
     def refresh_once(self) -> int:
         """Refresh what is due, on the caller's thread, while no role runs; return jobs made."""

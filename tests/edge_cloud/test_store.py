@@ -471,3 +471,26 @@ def test_a_full_disk_gives_no_ack_and_recovers(tmp_path: Path) -> None:
     assert answers[3] == []
     assert answers[4] == 20
     assert answers[5] == list(range(20))
+
+
+def test_an_older_catalogue_is_brought_forward_after_a_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new version adds what it needs, keeps every row, and leaves a copy of what was."""
+    from edge_cloud import database
+
+    store = Store(tmp_path)
+    store.ingest([frame_of(0, 10)])
+    store.close()
+    newer = (*database._MIGRATIONS, "CREATE TABLE rollout (id TEXT PRIMARY KEY)")
+    monkeypatch.setattr(database, "_MIGRATIONS", newer)
+    monkeypatch.setattr(database, "VERSION", VERSION + 1)
+
+    store = Store(tmp_path)
+
+    assert store.ingest([frame_of(10, 5)])[0].upto == 15
+    assert store.database.rows("SELECT count(*) FROM rollout")[0][0] == 0
+    (backup,) = tmp_path.glob(f"catalogue.db.v{VERSION}-*")
+    with sqlite3.connect(backup) as connection:
+        assert connection.execute("SELECT upto FROM mark").fetchone() == (10,)
+    store.close()

@@ -80,7 +80,7 @@ def test_check_names_the_line_of_an_unknown_key(
 
     err = capsys.readouterr().err
     assert code == 2
-    assert "device.yaml:9:" in err
+    assert "device.yaml:10:" in err
     assert "upload" in err
 
 
