@@ -9,6 +9,7 @@ Delivery: importing the same rows again changes nothing; a file is moved to
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import logging
@@ -161,9 +162,12 @@ class Labels:
         try:
             added = self.import_file(path)
         except ConfigError as error:
-            self._set_aside(path, error)
+            # Another process on this store may have taken the file first.
+            if path.exists():
+                self._set_aside(path, error)
             return 0
-        _move(path, self._store.folder / _DONE)
+        with contextlib.suppress(FileNotFoundError):
+            _move(path, self._store.folder / _DONE)
         log.info("labels.imported", extra={"file": path.name, "labels": added})
         return added
 

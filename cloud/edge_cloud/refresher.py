@@ -32,7 +32,7 @@ from edge_cloud.registry import Registry
 from edge_cloud.segments import read_segment
 from edge_cloud.signing import SigningKey, sign_layer
 from edge_cloud.store import Extent, Segment, Store
-from edge_runtime.backends import load_session
+from edge_runtime.backends import open_session
 from edge_runtime.bundle import Bundle
 from edge_runtime.clock import SystemClock
 from edge_runtime.errors import BundleError, MissingExtra, ModelError
@@ -328,8 +328,7 @@ class _Follower:
     ) -> None:
         self._store, self._device, self._stream = store, device, stream
         self._spec = bundle.spec
-        artefact, model = bundle.artefact(config.backend)
-        self._scorer = Scorer(bundle.spec, load_session(config.backend, artefact.backend, model))
+        self._scorer = Scorer(bundle.spec, open_session(bundle, config.backend))
         shape = self._scorer.feature_shape
         normalise = bundle.spec.normalise
         self._scales = None if normalise is None else scales_of(normalise, shape, "normalise")

@@ -20,7 +20,7 @@ import numpy as np
 
 from edge_cloud.segments import encode_segment, read_segment, write_durably
 from edge_cloud.store import Segment, Store
-from edge_runtime.backends import load_session
+from edge_runtime.backends import open_pipeline
 from edge_runtime.bundle import Bundle
 from edge_runtime.clock import SystemClock
 from edge_runtime.errors import EdgeError
@@ -28,7 +28,7 @@ from edge_runtime.pipeline import Pipeline
 from edge_runtime.ports import Clock
 from edge_runtime.types import Table, Windows
 
-__all__ = ["RescoreReport", "ShardResult", "make_pipeline", "rescore", "score_shard"]
+__all__ = ["RescoreReport", "ShardResult", "rescore", "score_shard"]
 
 log = logging.getLogger(__name__)
 
@@ -167,18 +167,6 @@ def rescore(
     )
 
 
-def make_pipeline(bundle: Bundle, backend: str | None = None, stream: str = "main") -> Pipeline:
-    """Load a base, without layers, for the thread that will use it.
-
-    Raises:
-        BundleError: It has no artefact for that backend.
-        ModelError: It does not load.
-    """
-    artefact, model = bundle.artefact(backend)
-    session = load_session(backend, artefact.backend, model)
-    return Pipeline(bundle.spec, session, base=bundle.digest, stream=stream)
-
-
 class _Manifest:
     """Which shards are done with one base."""
 
@@ -236,7 +224,7 @@ _loaded = _Loaded()
 def _own_pipeline(bundle: Bundle, backend: str | None) -> Pipeline:
     key = (bundle.digest, backend)
     if _loaded.pipeline is None or _loaded.key != key:
-        _loaded.pipeline, _loaded.key = make_pipeline(bundle, backend), key
+        _loaded.pipeline, _loaded.key = open_pipeline(bundle, backend=backend), key
     return _loaded.pipeline
 
 

@@ -494,11 +494,11 @@ class Store:
         Returns:
             Number of segments.
         """
-        newest = {(e.device, e.stream, e.kind): e.last_ns for e in self.extents()}
+        oldest = {(e.device, e.stream, e.kind): e.last_ns - keep_ns for e in self.extents()}
         old = [
             segment
             for segment in self.segments()
-            if segment.last_ns < newest[segment.device, segment.stream, segment.kind] - keep_ns
+            if segment.last_ns < oldest.get((segment.device, segment.stream, segment.kind), 0)
         ]
         try:
             with self.database.transaction() as connection:

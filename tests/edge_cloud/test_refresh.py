@@ -18,7 +18,7 @@ from edge_cloud.refresh import (
     rungs_of,
     seen_by_base,
 )
-from edge_cloud.rescore import make_pipeline
+from edge_runtime.backends import open_pipeline
 from edge_runtime.bundle import Bundle
 from edge_runtime.spec import Clamps, FusionLayer, Layer, NormaliserLayer, PriorLayer
 from edge_runtime.update.trust import check_layer
@@ -156,7 +156,7 @@ def test_the_replay_is_what_the_device_would_have_answered(bundle: Bundle) -> No
         )
         for body in earlier.bodies
     ]
-    pipeline = make_pipeline(bundle)
+    pipeline = open_pipeline(bundle)
     pipeline.activate(layers)
 
     day = slice(7 * 24, 8 * 24)

@@ -10,9 +10,9 @@ from edge_cloud.labels import Label, Labels
 from edge_cloud.refresh import RefreshConfig
 from edge_cloud.refresher import Refresher, read_history
 from edge_cloud.registry import Registry
-from edge_cloud.rescore import make_pipeline
 from edge_cloud.signing import SigningKey, sign_base
 from edge_cloud.store import Store
+from edge_runtime.backends import open_pipeline, open_session
 from edge_runtime.bundle import Bundle
 from edge_runtime.pipeline import Pipeline, estimates_table
 from edge_runtime.spec import Layer
@@ -59,7 +59,7 @@ class Room:
     def send(self, n: int = 24, upload: Upload = "windows") -> None:
         """Send rows whose label is the base's answer plus a constant, known a day later."""
         samples = np.random.default_rng(self.sent).normal(size=(n, 1, 2)).astype(np.float32)
-        session = make_pipeline(self.bundle)._scorer._session
+        session = open_session(self.bundle)
         pipeline = Pipeline(self.bundle.spec, session, base=self.bundle.digest, upload=upload)
         estimates = pipeline.score_windows(windows_of(samples, self.sent))
         frame = RowFrame(
@@ -114,7 +114,7 @@ def test_a_set_that_is_not_worth_it_changes_no_answer(room: Room) -> None:
     """When nothing ships, a neutral set takes the place of the old one, bit by bit edge-only."""
     room.send(24)
     room.refresher.step()
-    pipeline = make_pipeline(room.bundle)
+    pipeline = open_pipeline(room.bundle)
     windows = windows_of(np.random.default_rng(1).normal(size=(50, 1, 2)).astype("f4"), 24)
 
     before = pipeline.score_windows(windows)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from edge_cloud.registry import Registry
-from edge_cloud.rescore import make_pipeline, rescore, score_shard
+from edge_cloud.rescore import rescore, score_shard
 from edge_cloud.segments import read_segment
 from edge_cloud.store import Store
+from edge_runtime.backends import open_pipeline, open_session
 from edge_runtime.bundle import Bundle, load_bundle
 from edge_runtime.errors import ModelError, StoreError
 from edge_runtime.pipeline import Pipeline, estimates_table
@@ -27,7 +28,7 @@ SRC = Path(__file__).parents[2]
 def device_rows(bundle: Bundle, n: int, upload: Upload = "windows", first: int = 0) -> Table:
     """Let a device's pipeline answer ``n`` rows."""
     samples = np.random.default_rng(first).normal(size=(n, 2)).astype(np.float32)
-    session = make_pipeline(bundle)._scorer._session
+    session = open_session(bundle)
     pipeline = Pipeline(bundle.spec, session, base=bundle.digest, upload=upload)
     times = T0_NS + (first + np.arange(n)) * HOUR_NS
     return estimates_table(pipeline.push(Frame("main", first, times, samples)).estimates)
@@ -61,7 +62,7 @@ def test_a_gas_turbine_shard_scores_as_the_device_did(store: Store, tmp_path: Pa
     pytest.importorskip("ai_edge_litert")
     bundle = load_bundle(SRC / "examples/gas_turbine/bundles/turbine-nox-1.0.0")
     windows = bundle.golden().inputs
-    pipeline = make_pipeline(bundle)
+    pipeline = open_pipeline(bundle)
     pipeline = Pipeline(
         bundle.spec, pipeline._scorer._session, base=bundle.digest, upload="windows"
     )

@@ -6,22 +6,30 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
 from edge_cloud.config import CloudConfig, KeysConfig, load_cloud
 from edge_cloud.labels import Label
 from edge_cloud.refresh import RefreshConfig
-from edge_cloud.rescore import make_pipeline
 from edge_cloud.service import CloudService
 from edge_cloud.signing import SigningKey, sign_base
+from edge_runtime.backends import open_session
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import ConfigError, TrustError
 from edge_runtime.pipeline import Pipeline, estimates_table
 from edge_runtime.ports import Message
 from edge_runtime.sync.frames import RowFrame, encode_frame
-from edge_runtime.sync.messages import Ack, BlobChunk, Job, JobReport, Life, decode, encode
+from edge_runtime.sync.messages import (
+    Ack,
+    BlobChunk,
+    BlobRequest,
+    Job,
+    JobReport,
+    Life,
+    decode,
+    encode,
+)
 from edge_runtime.sync.topics import Topics
 from edge_runtime.testing.transport import MemoryBroker
 from edge_runtime.types import Windows
@@ -39,7 +47,7 @@ class Device:
         self.link = broker.transport("pump-1")
         self.link.open([TOPICS.dn("pump-1", "#")], None)
         self.bundle = bundle
-        session = make_pipeline(bundle)._scorer._session
+        session = open_session(bundle)
         self.pipeline = Pipeline(bundle.spec, session, base=bundle.digest, upload="windows")
         self.seq = 0
 
@@ -163,10 +171,7 @@ def test_a_base_published_by_another_process_is_sent_and_served(
     eventually(lambda: other.jobs.life("pump-1") is not None)
     other.jobs.publish(other.registry, entry.digest)
     job = device.job()
-    request = {"device": "pump-1", "sha256": entry.archive_sha256, "first": 0, "n": 1}
-    device.link.publish(
-        Message(TOPICS.up("pump-1", "blob"), msgspec.msgpack.encode(request | {"v": 1}))
-    )
+    device.say("blob", BlobRequest("pump-1", entry.archive_sha256, 0, 1))
     chunk = decode(device.hear("blob").payload, BlobChunk)
 
     assert job.base == signed

@@ -26,7 +26,7 @@ from edge_cloud.refresh import (
     fit_layers,
     seen_by_base,
 )
-from edge_runtime.backends import load_session
+from edge_runtime.backends import open_session
 from edge_runtime.bundle import Bundle, load_bundle
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.pipeline.layers import scales_of
@@ -180,8 +180,7 @@ class _Based:
     """One base over all rows: its answers with layers refreshed every day."""
 
     def __init__(self, bundle: Bundle, kinds: tuple[LayerKind, ...], sensors: np.ndarray) -> None:
-        artefact, model = bundle.artefact()
-        session = load_session(None, artefact.backend, model)
+        session = open_session(bundle)
         self._spec = _limited(bundle, kinds)
         self._scorer = Scorer(self._spec, session)
         self._pipeline = Pipeline(self._spec, session, base=bundle.digest)
