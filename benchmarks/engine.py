@@ -39,7 +39,7 @@ BLOCK = 64
 MANY = 4 * BLOCK
 VARIETY = 64  # different windows that are used in turn
 
-# Over the bare runtime; the bars are those of the engine's issue.
+# Over the bare runtime: where we want to be, met or not.
 KEYWORD_RATIO_BAR = 1.35
 OVERHEAD_BAR_US = 12.0
 MANY_RATIO_BAR = 1.11
@@ -89,11 +89,11 @@ def rows(*, rounds: int) -> list[Row]:
     found = []
     for name, backend in itertools.product(_SPECS, KINDS):
         case = Case(name, backend)
-        found += [_single(case, rounds), _many(case, max(5, rounds // 4))]
+        found += [*_single(case, rounds), _many(case, max(5, rounds // 4))]
     return found + [_memory(backend) for backend in KINDS]
 
 
-def _single(case: Case, rounds: int) -> Row:
+def _single(case: Case, rounds: int) -> list[Row]:
     calls = 10
     pipeline, _ = case.pipeline()
     # Frames are built in advance: a source would have them ready.
@@ -112,14 +112,14 @@ def _single(case: Case, rounds: int) -> Row:
         "dropped samples": float(sum(entry.dropped for entry in timing.values())),
     }
     label = f"{case.name}_{case.backend}"
-    if case.name == "kws":
-        ratio = ours_us / bare_us
-        return Row.of(
-            f"pipeline_over_invoke_{label}", ratio, "x", bar=KEYWORD_RATIO_BAR, peers=peers
-        )
-    beyond_us = ours_us - bare_us
-    name = f"pipeline_beyond_invoke_{label}"
-    return Row.of(name, beyond_us, "us", bar=OVERHEAD_BAR_US, peers=peers)
+    over, beyond_us = ours_us / bare_us, ours_us - bare_us
+    # What bounds a tiny model is our own time, what bounds a larger one is the ratio.
+    is_tiny = case.name == "ad"
+    ratio_bar, time_bar = (None, OVERHEAD_BAR_US) if is_tiny else (KEYWORD_RATIO_BAR, None)
+    return [
+        Row.of(f"pipeline_over_invoke_{label}", over, "x", bar=ratio_bar, peers=peers),
+        Row.of(f"pipeline_beyond_invoke_{label}", beyond_us, "us", bar=time_bar, peers=peers),
+    ]
 
 
 def _many(case: Case, rounds: int) -> Row:
