@@ -148,7 +148,7 @@ class Driver:
             self._play_day(first, min(first + DAY_ROWS, self._plan.rows))
             self._scene.note_progress(day + 1, self._released)
             stage.check_alive()
-        self._finish()
+        self._perform(self._finish)
 
     # --- one day --------------------------------------------------------------------
 
@@ -336,7 +336,9 @@ class Driver:
         job = self._stage.jobs.get(self._base_job or "")
         began = next((s.row for s in self._plan.story if s.act == "publish_base"), 0)
         if job is not None and self._released - began >= _SWAP_ROWS and not self._is_cut:
-            self._await(lambda: self._has_ended(job.job.id), "the new base", polled=True)
+            self._await(
+                lambda: self._is_cut or self._has_ended(job.job.id), "the new base", polled=True
+            )
 
     def _offer_tampered_base(self) -> None:
         """Offer a base with one changed weight under the signature of the genuine one."""
@@ -374,6 +376,8 @@ class Driver:
         )
 
     def _offer(self, what: str, sender: str, **offer: Any) -> None:
+        # Over a link that the viewer has cut no answer would come.
+        self._mend()
         device, stream = TURBINE
         line = self._stage.turbine_first.spec.name
         offered_s = time.monotonic()
