@@ -247,7 +247,7 @@ class EdgeDevice:
             name: "none" if is_local else stream.upload
             for name, stream in self._config.streams.items()
         }
-        writer = self._writer = Writer(outbox, sinks, uploads, self._committed)
+        writer = self._writer = Writer(outbox, sinks, uploads, self._committed, self._stop.is_set)
         self._start(stack, "writer", writer.run)
         stack.callback(writer.finish)
 

@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -29,7 +30,8 @@ class Writer:
     """Take commits from the pipeline thread and make them durable, in order.
 
     Thread: its own. A sink that fails loses that block and is counted
-    (``sink_blocks_lost``); the outbox is retried until it takes the commit.
+    (``sink_blocks_lost``); the outbox is retried until it takes the commit or the
+    device ends, and a recording then resumes where the last commit was.
     """
 
     def __init__(
@@ -38,18 +40,25 @@ class Writer:
         sinks: Sequence[Sink],
         uploads: Mapping[str, Upload],
         on_committed: Callable[[Commit], None],
+        is_stopping: Callable[[], bool],
     ) -> None:
         self._outbox = outbox
         self._sinks = sinks
         self._uploads = uploads
         self._on_committed = on_committed
         self._queue: queue.Queue[Commit | None] = queue.Queue(_QUEUE_COMMITS)
+        self._is_stopping = is_stopping
         self._closing = threading.Event()
+        self._has_ended = False
+        self._is_full = False
         self.sink_blocks_lost = 0
 
     def put(self, commit: Commit) -> None:
-        """Hand over a commit; waits while the disk is behind."""
-        self._queue.put(commit)
+        """Hand over a commit; waits while the disk is behind, but not for a writer that ended."""
+        while not self._has_ended:
+            with suppress(queue.Full):
+                self._queue.put(commit, timeout=_RETRY_S)
+                return
 
     @property
     def is_idle(self) -> bool:
@@ -59,16 +68,26 @@ class Writer:
     def finish(self) -> None:
         """Let ``run`` return once everything handed over is durable, or can not become so."""
         self._closing.set()
-        self._queue.put(None)
+        while not self._has_ended:
+            with suppress(queue.Full):
+                self._queue.put(None, timeout=_RETRY_S)
+                return
 
     def run(self) -> None:
-        """Write until `finish`."""
-        while (commit := self._queue.get()) is not None:
-            self._commit(commit)
-            for output in commit.outputs:
-                self._show(output)
-            self._on_committed(commit)
-            self._queue.task_done()
+        """Write until `finish`.
+
+        Raises:
+            OutboxFullError: The disk is still full when the device has to end.
+        """
+        try:
+            while (commit := self._queue.get()) is not None:
+                self._commit(commit)
+                for output in commit.outputs:
+                    self._show(output)
+                self._on_committed(commit)
+                self._queue.task_done()
+        finally:
+            self._has_ended = True
 
     def _commit(self, commit: Commit) -> None:
         batches = batches_of(commit.outputs, self._uploads[commit.stream])
@@ -82,12 +101,23 @@ class Writer:
                     batches=batches,
                 )
             except OutboxFullError:
-                # Somebody else fills the disk; the commit waits in memory until there is room.
-                log.warning("outbox.full", extra={"stream": commit.stream})
-                if self._closing.wait(_RETRY_S):
+                if not self._wait_for_room(commit.stream):
                     raise
             else:
+                self._note_room(commit.stream)
                 return
+
+    def _wait_for_room(self, stream: str) -> bool:
+        """Keep a commit in memory while somebody else fills the disk; False if the device ends."""
+        if not self._is_full:
+            self._is_full = True
+            log.error("outbox.full", extra={"stream": stream})
+        return not (self._closing.wait(_RETRY_S) or self._is_stopping())
+
+    def _note_room(self, stream: str) -> None:
+        if self._is_full:
+            self._is_full = False
+            log.info("outbox.has_room", extra={"stream": stream})
 
     def _show(self, output: Output) -> None:
         for sink in self._sinks:
