@@ -188,7 +188,7 @@ class _Explainer:
                 if moved
                 else f"unknown key {key_text((*path, key))!r}",
                 where=self._document.where_key(*path, key),
-                expected=f"one of {', '.join(known)}" if known else "no key here",
+                expected="" if moved else f"one of {', '.join(known) or 'none'}",
                 remedy=moved or closest(key, known),
             )
 

@@ -101,8 +101,8 @@ def test_absolute_paths_stay(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nam: x", r"d:1:1: unknown key 'nam'.\n  Did you mean 'name'\?"),
-        ("{name: x, zzzzzz: 1}", r"unknown key 'zzzzzz'.\n  Known are: name, shapes"),
+        ("nam: x", r"d:1:1: unknown key 'nam'.*\n  Did you mean 'name'\?"),
+        ("{name: x, zzzzzz: 1}", r"unknown key 'zzzzzz'.*\n  Known are: name, shapes"),
         ("shapes: []", r"d:1:1: key 'name' is missing; expected name: text"),
         ("name: 5", r"d:1:7: name is 5; expected text\."),
         ("name:", r"d:1:6: name is empty; expected text\."),

@@ -122,7 +122,7 @@ BAD_KEYS = [
     ("  x:", "  X:", r"pump.yaml:4:3: stream name is 'X'"),
     ("  x:", f"  {'x' * 60}:", r"stream name with -decisions is"),
     ("  x:", "  y: {source: {kind: wav}, model: {bundle: b}, uplod: none}\n  x:", "'upload'"),
-    ("sync:", "snc:", r"pump.yaml:10:1: unknown key 'snc'.\n  Did you mean 'sync'\?"),
+    ("sync:", "snc:", r"pump.yaml:10:1: unknown key 'snc'.*\n  Did you mean 'sync'\?"),
     ("state: state", "state: 5", r"pump.yaml:2:8: state is 5"),
     ("streams:", "streams: {}\nsink:", "unknown key 'sink'"),
     ("rate_hz: 3200", "rate_hz: fast", r"streams.x.source.rate_hz is 'fast'.*a number"),
