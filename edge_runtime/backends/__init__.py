@@ -65,7 +65,15 @@ def open_pipeline(
 def open_session(bundle: Bundle, backend: str | None = None, threads: int = 1) -> Session:
     """Open a bundle's model; see `open_pipeline`."""
     artefact, model = bundle.artefact(backend)
-    return load_session(backend, artefact.backend, model, SessionOptions(threads=threads))
+    try:
+        return load_session(backend, artefact.backend, model, SessionOptions(threads=threads))
+    except ModelError as error:
+        raise ModelError(
+            error.what,
+            where=f"{bundle.ref}, {artefact.file}, {error.where}".removesuffix(", "),
+            expected=error.expected,
+            remedy=error.remedy,
+        ) from error
 
 
 def load_session(

@@ -10,7 +10,7 @@ import msgspec
 
 from edge_runtime.bundle import Bundle as LoadedBundle
 from edge_runtime.bundle import load_bundle
-from edge_runtime.errors import BundleError
+from edge_runtime.errors import BundleError, TrustError
 from edge_runtime.update.admission import admit
 from edge_runtime.update.slots import read_signed, signed_path
 from edge_runtime.update.trust import Trust, public_key_of
@@ -65,7 +65,7 @@ def _show(bundle: LoadedBundle, _args: argparse.Namespace) -> dict[str, object]:
 def _verify(bundle: LoadedBundle, args: argparse.Namespace) -> dict[str, object]:
     statement = Trust([public_key_of(args.key)]).verify_base(read_signed(signed_path(args.bundle)))
     if statement.digest != bundle.digest:
-        raise BundleError(
+        raise TrustError(
             f"digest: the files are {bundle.digest[:16]}",
             where=str(args.bundle),
             expected=f"{statement.digest[:16]}, as signed",
