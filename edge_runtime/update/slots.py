@@ -27,6 +27,7 @@ from edge_runtime.bundle import Bundle, load_bundle, read_archive
 from edge_runtime.errors import BundleError, StoreError, TrustError
 from edge_runtime.sync.messages import JobReport, Signed
 from edge_runtime.sync.state import StateStore
+from edge_runtime.update.admission import admit
 from edge_runtime.update.trust import Statement, Trust
 
 __all__ = [
@@ -245,6 +246,10 @@ class Slots:
         if record is None:
             return Record(factory=digest, active=digest)
         if record.factory == digest:
+            return record
+        if record.active != record.factory and not admit(self._factory_path).is_admitted:
+            # Damaged rather than replaced: what was committed over the air lies sound in its slot.
+            log.error("update.factory_unsound", extra={"base": digest, "before": record.factory})
             return record
         # A person has put another factory bundle in place: start from it, but never
         # below the floors, and never with what was proven bad.

@@ -177,3 +177,16 @@ def test_pruning_keeps_what_can_still_be_started(slots: Slots, statement) -> Non
     slots.prune()
 
     assert [path.name for path in slots.folder.iterdir()] == [f"{statement.digest}.zip"]
+
+
+def test_a_damaged_factory_bundle_does_not_cost_the_committed_base(
+    slots: Slots, factory: Path, tmp_path: Path
+) -> None:
+    """What was committed over the air stays active when the factory's model file is truncated."""
+    committed = slots.store(active="c" * 64, previous=slots.factory.digest)
+    model = factory / "model.npz"
+    model.write_bytes(model.read_bytes()[:50])
+
+    again = Slots(tmp_path / "slots", "main", factory=factory, state=slots._state)
+
+    assert again.record == committed
