@@ -12,11 +12,12 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from edge_runtime.spec import StreamSpec
-from edge_runtime.types import Frame, Output, TensorSpec
+from edge_runtime.spec import StateSpec, StreamSpec
+from edge_runtime.types import Frame, Output, StateKind, TensorSpec
 
 __all__ = [
     "Backend",
+    "Choice",
     "Clock",
     "Connected",
     "Disconnected",
@@ -98,24 +99,54 @@ class SessionOptions(msgspec.Struct, frozen=True):
 
     Attributes:
         threads: Threads inside one call, 1 to 64; never spinning when idle.
+        accelerator: Execution provider or delegate, by the name that
+            ``edge-runtime doctor`` lists; None for the CPU.
+        state: How a model with explicit state is fed.
+        shape: Shape of one window's features; free axes of the input take it.
     """
 
     threads: int = 1
+    accelerator: str | None = None
+    state: StateSpec = StateSpec()
+    shape: tuple[int, ...] | None = None
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """How a bundle is run on one machine: what ``tune`` picks and ``run`` uses.
+
+    Attributes:
+        backend: Model runtime; None takes the bundle's preference.
+        artefact: File in the bundle; None takes the first one that ``backend`` runs.
+        threads: Threads inside one call.
+        accelerator: As in `SessionOptions`.
+        block: Windows a session answers at once where many are ready: 1, or a
+            number for which the answers were proven byte-equal to single ones.
+    """
+
+    backend: str | None = None
+    artefact: str | None = None
+    threads: int = 1
+    accelerator: str | None = None
+    block: int = 32
 
 
 class Session(Protocol):
-    """One loaded model; not thread-safe, one per worker.
+    """One loaded model and the state of one stream; not thread-safe, one per worker.
 
     Attributes:
-        inputs: Input tensors as the model declares them.
-        outputs: Output tensors as the model declares them.
+        inputs: The input tensor, as the model declares it; state tensors are no part of it.
+        outputs: Output tensors as the model declares them, without state tensors.
+        state_kind: What the model keeps between calls.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    state_kind: StateKind
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Answer ``batch``, shape (n, …), in the dtype of the input tensor.
+
+        Rows are answered in order; a model with state carries it from row to row.
 
         Returns:
             The first output, shape (n, …), in that tensor's dtype. The array
@@ -128,11 +159,31 @@ class Session(Protocol):
         ...
 
     def reset(self) -> None:
-        """Forget state kept between calls."""
+        """Forget state kept between calls: as if the model had just been loaded."""
+        ...
+
+    def fork(self) -> Session:
+        """Return a session of the same loaded model with fresh state of its own.
+
+        For the same worker; a stateless session may return itself. Close a
+        session after its forks.
+        """
+        ...
+
+    def state(self) -> bytes | None:
+        """Return the state kept between calls; None where it cannot be read."""
+        ...
+
+    def restore(self, state: bytes) -> None:
+        """Go on from `state`'s bytes.
+
+        Raises:
+            ModelError: They are not this model's state.
+        """
         ...
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model; safe to call twice."""
         ...
 
 

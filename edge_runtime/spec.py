@@ -38,6 +38,8 @@ __all__ = [
     "ResidualLayer",
     "Smoothing",
     "Spectrum",
+    "StateSpec",
+    "StateTensor",
     "Statistic",
     "Statistics",
     "StreamSpec",
@@ -86,12 +88,22 @@ class WindowSpec(_Spec, frozen=True):
     """Windows of ``length`` samples, one every ``hop`` samples.
 
     A jump in time of more than ``gap_periods`` sample periods starts a new
-    window: no window ever spans a gap.
+    window: no window ever spans a gap. ``pad`` samples of value 0 are imagined
+    before the first sample, and again after every gap.
     """
 
     length: Count
     hop: Count
     gap_periods: Annotated[float, Meta(gt=1)] = 1.5
+    pad: Annotated[int, Meta(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        if self.pad >= self.length:
+            raise ConfigError(
+                f"window has pad {self.pad} and length {self.length}",
+                expected="pad below length",
+                remedy="A window needs at least one real sample.",
+            )
 
 
 # --- features -----------------------------------------------------------------
@@ -171,6 +183,28 @@ class ArtefactSpec(_Spec, frozen=True):
     backend: str
     file: str
     precision: Literal["float32", "float16", "dynamic", "int8", "int16x8", "mixed"]
+
+
+class StateTensor(_Spec, frozen=True):
+    """An input of an ONNX model that carries state, and the output that becomes it next."""
+
+    input: str
+    output: str
+
+
+class StateSpec(_Spec, frozen=True):
+    """What the model keeps between windows that the file itself does not tell.
+
+    Attributes:
+        tensors: Explicit state, zeros at first.
+        constants: Values of other inputs that never change, such as a sample rate.
+        warm_up: Windows that decide the state: after a restart so many are played
+            again to a model whose state cannot be read.
+    """
+
+    tensors: tuple[StateTensor, ...] = ()
+    constants: dict[str, float] = {}
+    warm_up: Annotated[int, Meta(ge=0, le=4096)] = 0
 
 
 class OutputSpec(_Spec, frozen=True):
@@ -253,6 +287,7 @@ class ModelSpec(_Spec, frozen=True):
         features: Computed per window and, if several, flattened and concatenated.
         normalise: z-score of the features; None leaves them.
         artefacts: Model files in order of preference.
+        state: What the model keeps between windows.
         labels: Names of the outputs in order; one for a regressor or scorer.
         unit: Unit of a regressor's value.
         output: How raw scores become answers.
@@ -275,6 +310,7 @@ class ModelSpec(_Spec, frozen=True):
     labels: Annotated[tuple[str, ...], Meta(min_length=1)]
     features: Annotated[tuple[FeatureSpec, ...], Meta(min_length=1)] = (Raw(),)
     normalise: Normalise | None = None
+    state: StateSpec = StateSpec()
     unit: str = ""
     output: OutputSpec = OutputSpec()
     link: Literal["identity", "log_odds"] = "identity"

@@ -22,6 +22,7 @@ __all__ = [
     "Estimates",
     "Frame",
     "Output",
+    "StateKind",
     "Table",
     "TensorSpec",
     "Upload",
@@ -31,6 +32,11 @@ __all__ = [
 
 ClockQuality = Literal["unsynced", "ntp", "cloud"]
 Upload = Literal["none", "decisions", "features", "windows"]
+StateKind = Literal["stateless", "variables", "resources", "explicit"]
+"""What a model keeps between calls. ``variables``: TFLite variable tensors, which
+can be read and set; ``resources``: TFLite resource variables, which only a new
+interpreter clears and nobody can read; ``explicit``: state that goes in and out
+as tensors of an ONNX model."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -116,12 +122,17 @@ class Windows(msgspec.Struct, frozen=True, eq=False):
         start_ns: Time of the first sample, shape (n,), int64.
         end_ns: Time of the last sample, shape (n,), int64.
         samples: Shape (n, length, channels), the source's dtype.
+        is_fresh: Whether the first of them begins a stretch: at the start of the
+            stream, after a gap, and after a window that was left out. Each of the
+            others follows the one before it by exactly one hop. State that a model
+            or a feature keeps starts anew here.
     """
 
     index: np.ndarray
     start_ns: np.ndarray
     end_ns: np.ndarray
     samples: np.ndarray
+    is_fresh: bool = True
 
     def __len__(self) -> int:
         return len(self.index)

@@ -39,7 +39,7 @@ from edge_runtime.errors import BundleError, MissingExtra, ModelError
 from edge_runtime.pipeline import BATCH, shape_of
 from edge_runtime.pipeline.layers import Scales, scales_of
 from edge_runtime.pipeline.score import Scorer
-from edge_runtime.ports import Clock
+from edge_runtime.ports import Choice, Clock
 from edge_runtime.spec import Layer, LayerBody, NormaliserLayer, PriorLayer, ResidualLayer
 from edge_runtime.sync.messages import Signed
 from edge_runtime.types import Table
@@ -328,7 +328,7 @@ class _Follower:
     ) -> None:
         self._store, self._device, self._stream = store, device, stream
         self._spec = bundle.spec
-        self._scorer = Scorer(bundle.spec, open_session(bundle, config.backend))
+        self._scorer = Scorer(bundle.spec, open_session(bundle, Choice(backend=config.backend)))
         shape = self._scorer.feature_shape
         normalise = bundle.spec.normalise
         self._scales = None if normalise is None else scales_of(normalise, shape, "normalise")

@@ -25,7 +25,7 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.clock import SystemClock
 from edge_runtime.errors import EdgeError
 from edge_runtime.pipeline import Pipeline
-from edge_runtime.ports import Clock
+from edge_runtime.ports import Choice, Clock
 from edge_runtime.types import Table, Windows
 
 __all__ = ["RescoreReport", "ShardResult", "rescore", "score_shard"]
@@ -224,7 +224,7 @@ _loaded = _Loaded()
 def _own_pipeline(bundle: Bundle, backend: str | None) -> Pipeline:
     key = (bundle.digest, backend)
     if _loaded.pipeline is None or _loaded.key != key:
-        _loaded.pipeline, _loaded.key = open_pipeline(bundle, backend=backend), key
+        _loaded.pipeline, _loaded.key = open_pipeline(bundle, Choice(backend=backend)), key
     return _loaded.pipeline
 
 

@@ -17,7 +17,8 @@ from edge_runtime import registry
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import ConfigError, ModelError
 from edge_runtime.pipeline import Pipeline
-from edge_runtime.ports import Backend, Session, SessionOptions
+from edge_runtime.pipeline.features import shape_of
+from edge_runtime.ports import Backend, Choice, Session, SessionOptions
 from edge_runtime.spec import Layer
 from edge_runtime.types import Upload
 
@@ -34,9 +35,8 @@ _MOST_THREADS = 64
 
 def open_pipeline(
     bundle: Bundle,
+    choice: Choice | None = None,
     *,
-    backend: str | None = None,
-    threads: int = 1,
     layers: Sequence[Layer] = (),
     stream: str = "main",
     upload: Upload = "none",
@@ -45,8 +45,7 @@ def open_pipeline(
 
     Args:
         bundle: What to run.
-        backend: Model runtime; None takes the bundle's preference.
-        threads: Threads inside one call.
+        choice: How to run it; None takes the bundle's preference, one thread.
         layers: Active layers.
         stream: Name of the stream whose frames will be pushed.
         upload: What estimates keep of the window.
@@ -56,17 +55,30 @@ def open_pipeline(
         MissingExtra: The backend is not installed.
         ModelError: The file does not load, or does not fit the bundle's own description.
     """
-    session = open_session(bundle, backend, threads)
+    choice = choice or Choice()
     return Pipeline(
-        bundle.spec, session, base=bundle.digest, layers=layers, stream=stream, upload=upload
+        bundle.spec,
+        open_session(bundle, choice),
+        base=bundle.digest,
+        layers=layers,
+        stream=stream,
+        upload=upload,
+        block=choice.block,
     )
 
 
-def open_session(bundle: Bundle, backend: str | None = None, threads: int = 1) -> Session:
+def open_session(bundle: Bundle, choice: Choice | None = None) -> Session:
     """Open a bundle's model; see `open_pipeline`."""
-    artefact, model = bundle.artefact(backend)
+    choice, spec = choice or Choice(), bundle.spec
+    artefact, model = bundle.artefact(choice.backend, choice.artefact)
+    options = SessionOptions(
+        threads=choice.threads,
+        accelerator=choice.accelerator,
+        state=spec.state,
+        shape=shape_of(spec.features, (spec.window.length, len(spec.stream.channels))),
+    )
     try:
-        return load_session(backend, artefact.backend, model, SessionOptions(threads=threads))
+        return load_session(choice.backend, artefact.backend, model, options)
     except ModelError as error:
         raise ModelError(
             error.what,

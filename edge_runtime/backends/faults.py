@@ -12,6 +12,7 @@ from edge_runtime.types import TensorSpec
 
 __all__ = [
     "cannot_load",
+    "cannot_restore",
     "cannot_run",
     "check_batch",
     "check_tensor",
@@ -73,13 +74,23 @@ def cannot_run(backend: str, error: object) -> ModelError:
     )
 
 
+def cannot_restore(backend: str, found: int, expected: int) -> ModelError:
+    """Say that bytes are not the state of this model."""
+    return ModelError(
+        f"the model's state has {found} bytes",
+        where=f"backend {backend!r}",
+        expected=f"{expected}",
+        remedy="Start without it; the model begins afresh.",
+    )
+
+
 def only_one_input(backend: str, names: list[str]) -> ModelError:
-    """Say that a model has none or several inputs."""
+    """Say that a model has none or several inputs that nobody fills."""
     return ModelError(
         f"the model has {len(names)} inputs: {', '.join(names) or 'none'}",
         where=f"backend {backend!r}",
-        expected="one input",
-        remedy="Join the inputs into one tensor; explicit state tensors are not supported yet.",
+        expected="one input, and state or constants for all others",
+        remedy="Name the others in bundle.yaml under state.tensors or state.constants.",
     )
 
 

@@ -7,6 +7,7 @@ for a small model at 50 Hz. Here: threads as asked for, no spinning, no arena.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -25,11 +26,12 @@ from edge_runtime.backends.faults import (
     only_one_input,
 )
 from edge_runtime.backends.onnx_graph import OnnxGraph, Quantisation, read_graph
+from edge_runtime.backends.onnx_state import Carried
 from edge_runtime.errors import ModelError
 from edge_runtime.ports import SessionOptions
-from edge_runtime.types import TensorSpec
+from edge_runtime.types import StateKind, TensorSpec
 
-__all__ = ["OnnxRuntime", "OnnxSession"]
+__all__ = ["OnnxModel", "OnnxRuntime", "OnnxSession"]
 
 _PACKAGE = "onnxruntime"
 _SILENT = 4  # only fatal errors reach stderr; the others are exceptions as well
@@ -72,42 +74,111 @@ class OnnxRuntime:
             ModelError: It does not work here, or the bytes are no model it can run.
         """
         self.probe()
-        return OnnxSession(model, options)
+        return OnnxSession(OnnxModel(model, options))
 
 
-class OnnxSession:
-    """One loaded ONNX model; a `Session` for one worker.
-
-    A batch is computed at once where the model's batch axis is free and every
-    matrix product is known to round alike for one row and for many; else row
-    by row. Both give the same bytes.
+class OnnxModel:
+    """One loaded ONNX model: what all its sessions share.
 
     Args:
         model: A complete ``.onnx`` file.
-        options: Threads inside one call.
+        options: Threads inside one call, and what the model's other inputs are.
 
     Attributes:
+        session: The runtime's own session; it may be used from several threads.
         inputs: The input tensor.
-        outputs: All output tensors; ``run`` returns the first.
+        outputs: All output tensors but those of state; the first is the answer.
+        carried: Shape and dtype of every other input, by name.
+        state: How these are filled.
+        most_rows: Rows that one call may answer.
 
     Raises:
         ModelError: The bytes are no model onnxruntime can run.
     """
 
     def __init__(self, model: bytes, options: SessionOptions) -> None:
+        self.state = options.state
         try:
             graph = read_graph(model)
-            self._session: Any = _open(model, options)
-            self.inputs = _inputs(self._session, graph)
-            self.outputs = _outputs(self._session, graph)
+            self.session: Any = _open(model, options)
+            entry, others = self._split(self.session.get_inputs())
+            self.inputs = (_input(entry, graph, options.shape),)
+            self.carried = {one.name: (_with_ones(one.shape), _dtype(one)) for one in others}
+            self.outputs = self._outputs(graph)
         except ModelError:
             raise
         except Exception as error:
             raise cannot_load(OnnxRuntime.name, "ONNX", error) from error
-        self._binding: Any = None
+        is_free = not others and _has_free_batch(self.session, graph)
+        self.most_rows = BLOCK_ROWS if is_free else 1
+
+    @property
+    def state_kind(self) -> StateKind:
+        """Whether the model carries state from call to call."""
+        return "explicit" if self.state.tensors else "stateless"
+
+    def _split(self, entries: Sequence[Any]) -> tuple[Any, list[Any]]:
+        """Part the window's input from those that state and constants fill."""
+        filled = {one.input for one in self.state.tensors} | self.state.constants.keys()
+        found = {entry.name for entry in entries}
+        if not filled <= found:
+            raise ValueError(f"it has no input {', '.join(sorted(filled - found))}")
+        rest = [entry for entry in entries if entry.name not in filled]
+        if len(rest) != 1:
+            raise only_one_input(OnnxRuntime.name, [entry.name for entry in rest])
+        return rest[0], [entry for entry in entries if entry.name in filled]
+
+    def _outputs(self, graph: OnnxGraph) -> tuple[TensorSpec, ...]:
+        of_state = {one.output for one in self.state.tensors}
+        entries = [entry for entry in self.session.get_outputs() if entry.name not in of_state]
+        shapes: list[Sequence[Any]] = [entry.shape for entry in entries]
+        if not all(isinstance(size, int) for shape in shapes for size in shape[1:]):
+            shapes = self._answered_shapes([entry.name for entry in entries])
+        tensors = tuple(
+            _tensor(entry, shape, graph.output_quantisation(entry.name))
+            for entry, shape in zip(entries, shapes, strict=True)
+        )
+        check_tensor(OnnxRuntime.name, tensors[0])
+        return tensors
+
+    def _answered_shapes(self, names: list[str]) -> list[Sequence[Any]]:
+        """Learn shapes that the file leaves open from the answer to a row of zeros."""
+        feed = {self.inputs[0].name: np.zeros(self.inputs[0].shape, self.inputs[0].dtype)}
+        feed |= {name: np.zeros(*kind) for name, kind in self.carried.items()}
+        feed |= {
+            name: np.full(self.carried[name][0], value, self.carried[name][1])
+            for name, value in self.state.constants.items()
+        }
+        return [np.shape(answer) for answer in self.session.run(names, feed)]
+
+
+class OnnxSession:
+    """One loaded ONNX model and the state of one stream; a `Session` for one worker.
+
+    A batch is computed at once where the model's batch axis is free and every
+    matrix product is known to round alike for one row and for many; else row
+    by row. Both give the same bytes.
+
+    Args:
+        model: The loaded model.
+
+    Attributes:
+        inputs: The input tensor.
+        outputs: All output tensors but those of state; ``run`` returns the first.
+        state_kind: ``explicit`` if some tensors carry state.
+    """
+
+    def __init__(self, model: OnnxModel) -> None:
+        self._model = model
+        self._session: Any = model.session
+        self.inputs, self.outputs = model.inputs, model.outputs
+        self.state_kind = model.state_kind
         self._row = self.inputs[0].shape
         self._dtype = np.dtype(self.inputs[0].dtype)
-        self._most_rows = BLOCK_ROWS if _has_free_batch(self._session, graph) else 1
+        self._carried = Carried(OnnxRuntime.name, model.carried, model.state)
+        self._has_state = self.state_kind == "explicit"
+        self._options: Any = _run_options()
+        self._binding: Any = None
         self._bind()
 
     def run(self, batch: np.ndarray) -> np.ndarray:
@@ -118,29 +189,62 @@ class OnnxSession:
 
         Raises:
             ShapeError: Shape or dtype is not the model's.
-            ModelError: The runtime failed.
+            ModelError: The runtime failed, or `interrupt` was called.
         """
         if batch.shape != self._row or batch.dtype != self._dtype or self._session is None:
             return self._run_other(batch)
         np.copyto(self._bound_input, batch)
         try:
-            self._session.run_with_iobinding(self._binding)
+            self._session.run_with_iobinding(self._binding, self._options)
         except Exception as error:
-            raise cannot_run(OnnxRuntime.name, error) from error
+            raise self._failed(error) from error
+        if self._has_state:
+            self._carried.advance()
         return self._bound_output.copy()
 
+    def interrupt(self) -> None:
+        """Make the run in progress, or the next one, fail; callable from any thread."""
+        self._options.terminate = True
+
     def reset(self) -> None:
-        """Forget state kept between calls: a model with one input has none.
+        """Forget state kept between calls.
 
         Raises:
             ModelError: The session is closed.
         """
-        if self._session is None:
-            raise closed(OnnxRuntime.name)
+        self._check_open()
+        self._carried.reset()
+
+    def fork(self) -> OnnxSession:
+        """Return a session with state of its own; the loaded model is shared."""
+        self._check_open()
+        return OnnxSession(self._model) if self._has_state else self
+
+    def state(self) -> bytes:
+        """Return the tensors that carry state.
+
+        Raises:
+            ModelError: The session is closed.
+        """
+        self._check_open()
+        return self._carried.pack()
+
+    def restore(self, state: bytes) -> None:
+        """Go on from `state`'s bytes.
+
+        Raises:
+            ModelError: They are not this model's state, or the session is closed.
+        """
+        self._check_open()
+        self._carried.unpack(state)
 
     def close(self) -> None:
         """Free the model; later calls raise `ModelError`."""
         self._session = self._binding = None
+
+    def _check_open(self) -> None:
+        if self._session is None:
+            raise closed(OnnxRuntime.name)
 
     def _bind(self) -> None:
         """Tie the arrays of a single row to the model once: 2 to 4 µs less per call."""
@@ -150,27 +254,34 @@ class OnnxSession:
         self._binding = self._session.io_binding()
         self._binding.bind_input(source.name, "cpu", 0, *_memory(self._bound_input))
         self._binding.bind_output(target.name, "cpu", 0, *_memory(self._bound_output))
+        self._carried.bind(self._binding)
 
     def _run_other(self, batch: np.ndarray) -> np.ndarray:
         """Answer a batch of any length but one."""
-        self.reset()
+        self._check_open()
         check_batch(OnnxRuntime.name, batch, self.inputs[0])
         if not len(batch):
             return no_rows(self.outputs[0])
-        if self._most_rows == 1:
+        if self._model.most_rows == 1:
             return in_blocks(self.run, batch, 1)
-        return in_blocks(self._run_block, batch, self._most_rows)
+        return in_blocks(self._run_block, batch, self._model.most_rows)
 
     def _run_block(self, batch: np.ndarray) -> np.ndarray:
         if len(batch) == 1:
             return self.run(batch)
+        names, feed = [self.outputs[0].name], {self.inputs[0].name: batch}
         try:
-            answer = self._session.run([self.outputs[0].name], {self.inputs[0].name: batch})[0]
+            answer = self._session.run(names, feed, self._options)[0]
         except Exception as error:
-            raise cannot_run(OnnxRuntime.name, error) from error
+            raise self._failed(error) from error
         if len(answer) != len(batch):
             raise cannot_run(OnnxRuntime.name, f"{len(batch)} rows gave {len(answer)} answers")
         return np.asarray(answer)
+
+    def _failed(self, error: Exception) -> ModelError:
+        if self._options.terminate:
+            self._options = _run_options()
+        return cannot_run(OnnxRuntime.name, error)
 
 
 @functools.cache
@@ -179,7 +290,8 @@ def _probe() -> str:
     runtime = import_runtime(OnnxRuntime.name, _PACKAGE, _PACKAGE, "onnx")
     model = files("edge_runtime.backends").joinpath("probe.onnx").read_bytes()
     try:
-        answer = OnnxSession(model, SessionOptions()).run(np.array([[3, 4]], np.float32)).tolist()
+        session = OnnxSession(OnnxModel(model, SessionOptions()))
+        answer = session.run(np.array([[3, 4]], np.float32)).tolist()
     except Exception as error:
         raise does_not_work(OnnxRuntime.name, _PACKAGE, error) from error
     if answer != [[2.5]]:
@@ -204,38 +316,34 @@ def _open(model: bytes, options: SessionOptions) -> Any:
     )
 
 
-def _inputs(session: Any, graph: OnnxGraph) -> tuple[TensorSpec, ...]:
-    found = session.get_inputs()
-    if len(found) != 1:
-        raise only_one_input(OnnxRuntime.name, [entry.name for entry in found])
-    entry = found[0]
-    if not all(isinstance(size, int) for size in entry.shape[1:]):
-        raise ValueError(
-            f"input {entry.name!r} has the shape {entry.shape}; only the first axis may be free"
-        )
-    tensor = _tensor(entry, entry.shape, graph.input_quantisation(entry.name))
+def _input(entry: Any, graph: OnnxGraph, features: tuple[int, ...] | None) -> TensorSpec:
+    shape = _filled(entry, features)
+    tensor = _tensor(entry, shape, graph.input_quantisation(entry.name))
     check_tensor(OnnxRuntime.name, tensor)
-    return (tensor,)
+    return tensor
 
 
-def _outputs(session: Any, graph: OnnxGraph) -> tuple[TensorSpec, ...]:
-    entries = session.get_outputs()
-    shapes = [entry.shape for entry in entries]
-    if not all(isinstance(size, int) for shape in shapes for size in shape[1:]):
-        shapes = _answered_shapes(session)
-    tensors = tuple(
-        _tensor(entry, shape, graph.output_quantisation(entry.name))
-        for entry, shape in zip(entries, shapes, strict=True)
-    )
-    check_tensor(OnnxRuntime.name, tensors[0])
-    return tensors
+def _filled(entry: Any, features: tuple[int, ...] | None) -> Sequence[Any]:
+    """Return the input's shape; one free axis besides the first takes what is left over."""
+    shape = entry.shape
+    free = [axis for axis, size in enumerate(shape) if axis > 0 and not isinstance(size, int)]
+    if not free:
+        return list(shape)
+    known = math.prod(size for size in shape[1:] if isinstance(size, int))
+    size = math.prod(features or ())
+    if features is None or len(free) > 1 or size % known:
+        raise ValueError(
+            f"input {entry.name!r} has the shape {shape}; only the first axis may be free"
+        )
+    return [size // known if axis in free else one for axis, one in enumerate(shape)]
 
 
-def _answered_shapes(session: Any) -> list[Sequence[int]]:
-    """Learn shapes that the file leaves open from the answer to a row of zeros."""
-    entry = session.get_inputs()[0]
-    row = np.zeros((1, *entry.shape[1:]), _dtype(entry))
-    return [np.shape(answer) for answer in session.run(None, {entry.name: row})]
+def _with_ones(shape: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) else 1 for size in shape)
+
+
+def _run_options() -> Any:
+    return import_runtime(OnnxRuntime.name, _PACKAGE, _PACKAGE, "onnx").RunOptions()
 
 
 def _tensor(

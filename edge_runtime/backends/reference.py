@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_runtime.backends.faults import cannot_load, check_batch, closed
+from edge_runtime.backends.faults import cannot_load, cannot_restore, check_batch, closed
 from edge_runtime.bundle.arrays import read_arrays
 from edge_runtime.errors import BundleError
 from edge_runtime.ports import SessionOptions
-from edge_runtime.types import TensorSpec
+from edge_runtime.types import StateKind, TensorSpec
 
 __all__ = ["Reference", "ReferenceSession"]
 
@@ -57,6 +57,8 @@ class ReferenceSession:
         outputs: float32, shape (1, units of the last layer).
     """
 
+    state_kind: StateKind = "stateless"
+
     def __init__(self, layers: list[_Layer]) -> None:
         self._layers: list[_Layer] | None = layers
         self.inputs = (TensorSpec("input", (1, len(layers[0][0])), "float32"),)
@@ -82,6 +84,23 @@ class ReferenceSession:
 
     def reset(self) -> None:
         """Do nothing: the network keeps no state."""
+
+    def fork(self) -> ReferenceSession:
+        """Return this session: there is no state to keep apart."""
+        return self
+
+    def state(self) -> bytes:
+        """Return nothing: the network keeps no state."""
+        return b""
+
+    def restore(self, state: bytes) -> None:
+        """Take nothing back.
+
+        Raises:
+            ModelError: There is something.
+        """
+        if state:
+            raise cannot_restore(Reference.name, len(state), 0)
 
     def close(self) -> None:
         """Free the network; later calls raise `ModelError`."""

@@ -20,6 +20,7 @@ import numpy as np
 from edge_runtime.backends.blocks import BLOCK_ROWS, in_blocks, no_rows
 from edge_runtime.backends.faults import (
     cannot_load,
+    cannot_restore,
     cannot_run,
     check_batch,
     check_tensor,
@@ -28,7 +29,7 @@ from edge_runtime.backends.faults import (
     import_runtime,
     only_one_input,
 )
-from edge_runtime.backends.tflite_state import StateKind, read_state_kind
+from edge_runtime.backends.tflite_state import TFLiteState, read_state
 from edge_runtime.ports import SessionOptions
 from edge_runtime.types import TensorSpec
 
@@ -154,9 +155,10 @@ class TFLiteSession:
         self._backend = backend
         self._type = interpreter_type
         self._model = model
-        self._threads = options.threads
+        self._options = options
         # Before the interpreter sees the bytes: tflite-runtime verifies nothing.
-        self.state_kind = self._read_state_kind()
+        self._state = self._read_state()
+        self.state_kind = self._state.kind
         self._start()
         self.inputs = self._tensors(self._interpreter.get_input_details())
         self.outputs = self._tensors(self._interpreter.get_output_details())
@@ -200,6 +202,38 @@ class TFLiteSession:
         elif self.state_kind == "variables":
             self._interpreter.reset_all_variables()
 
+    def fork(self) -> TFLiteSession:
+        """Return a session with state of its own; the bytes of the model are shared."""
+        self._check_open()
+        if self.state_kind == "stateless":
+            return self
+        return TFLiteSession(self._backend, self._type, self._model, self._options)
+
+    def state(self) -> bytes | None:
+        """Return all variable tensors; None for resource variables, which nobody can read.
+
+        Raises:
+            ModelError: The session is closed.
+        """
+        self._check_open()
+        if self.state_kind == "resources":
+            return None
+        return b"".join(self._get(index).tobytes() for index in self._state.variables)
+
+    def restore(self, state: bytes) -> None:
+        """Go on from `state`'s bytes.
+
+        Raises:
+            ModelError: They are not this model's state, or the session is closed.
+        """
+        self._check_open()
+        values = [self._get(index) for index in self._state.variables]
+        if len(state) != sum(value.nbytes for value in values):
+            raise cannot_restore(self._backend, len(state), sum(value.nbytes for value in values))
+        for index, value in zip(self._state.variables, values, strict=True):
+            part, state = state[: value.nbytes], state[value.nbytes :]
+            self._set(index, np.frombuffer(part, value.dtype).reshape(value.shape))
+
     def close(self) -> None:
         """Free the model; later calls raise `ModelError`."""
         self._interpreter = self._set = self._invoke = self._get = None
@@ -207,7 +241,9 @@ class TFLiteSession:
 
     def _start(self) -> None:
         try:
-            self._interpreter = self._type(model_content=self._model, num_threads=self._threads)
+            self._interpreter = self._type(
+                model_content=self._model, num_threads=self._options.threads
+            )
             self._interpreter.allocate_tensors()
         except Exception as error:
             raise cannot_load(self._backend, "TFLite", error) from error
@@ -262,9 +298,9 @@ class TFLiteSession:
     def _tensors(self, details: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
         return tuple(_tensor(entry) for entry in details)
 
-    def _read_state_kind(self) -> StateKind:
+    def _read_state(self) -> TFLiteState:
         try:
-            return read_state_kind(self._model)
+            return read_state(self._model)
         except ValueError as error:
             raise cannot_load(self._backend, "TFLite", error) from error
 

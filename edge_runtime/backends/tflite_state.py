@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Literal
 
-__all__ = ["StateKind", "read_state_kind"]
+import msgspec
 
-StateKind = Literal["stateless", "variables", "resources"]
-"""``variables``: reset_all_variables() clears them; ``resources``: only a new
-interpreter does."""
+from edge_runtime.types import StateKind
+
+__all__ = ["TFLiteState", "read_state"]
 
 _IDENTIFIER = b"TFL3"
 _VAR_HANDLE = 142  # BuiltinOperator; every resource variable is opened by one
@@ -27,7 +26,19 @@ _SUBGRAPH_TENSORS = 0
 _TENSOR_IS_VARIABLE = 5
 
 
-def read_state_kind(model: bytes) -> StateKind:
+class TFLiteState(msgspec.Struct, frozen=True):
+    """What a model keeps between calls.
+
+    Attributes:
+        kind: Whether and how.
+        variables: Index of every variable tensor of the main graph.
+    """
+
+    kind: StateKind
+    variables: tuple[int, ...] = ()
+
+
+def read_state(model: bytes) -> TFLiteState:
     """Return what a model keeps between calls.
 
     Args:
@@ -39,19 +50,23 @@ def read_state_kind(model: bytes) -> StateKind:
     if model[4:8] != _IDENTIFIER:
         raise ValueError(f"it begins with {bytes(model[:8])!r}, not with the mark of a TFLite file")
     try:
-        return _state_kind(_Table.root(model))
+        return _state(_Table.root(model))
     except struct.error as error:
         raise ValueError(f"it points outside itself ({error})") from error
 
 
-def _state_kind(root: _Table) -> StateKind:
+def _state(root: _Table) -> TFLiteState:
     if any(_operator(code) == _VAR_HANDLE for code in root.tables(_MODEL_OPERATOR_CODES)):
-        return "resources"
-    for subgraph in root.tables(_MODEL_SUBGRAPHS):
-        tensors = subgraph.tables(_SUBGRAPH_TENSORS)
-        if any(tensor.number(_TENSOR_IS_VARIABLE, "<?") for tensor in tensors):
-            return "variables"
-    return "stateless"
+        return TFLiteState("resources")
+    variables = [_variables(subgraph) for subgraph in root.tables(_MODEL_SUBGRAPHS)]
+    if not any(variables):
+        return TFLiteState("stateless")
+    return TFLiteState("variables", variables[0])
+
+
+def _variables(subgraph: _Table) -> tuple[int, ...]:
+    tensors = enumerate(subgraph.tables(_SUBGRAPH_TENSORS))
+    return tuple(index for index, one in tensors if one.number(_TENSOR_IS_VARIABLE, "<?"))
 
 
 def _operator(code: _Table) -> int:

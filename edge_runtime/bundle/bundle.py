@@ -49,12 +49,20 @@ class Bundle(msgspec.Struct, frozen=True, eq=False):
         """``name@version``, for people."""
         return f"{self.spec.name}@{self.spec.version}"
 
-    def artefact(self, backend: str | None = None) -> tuple[ArtefactSpec, bytes]:
+    def artefact(
+        self, backend: str | None = None, file: str | None = None
+    ) -> tuple[ArtefactSpec, bytes]:
         """Return the model file that ``backend`` runs; the preferred one for None.
 
+        Args:
+            backend: Name of a backend.
+            file: Name of the model file itself, whatever runs it.
+
         Raises:
-            BundleError: The bundle has no file for that backend.
+            BundleError: The bundle has no such file, or none for that backend.
         """
+        if file is not None:
+            return self._named_artefact(file)
         if backend is None:
             return self._entry(self.spec.artefacts[0])
         return self.backend_artefact(artefact_kind(backend))
@@ -83,6 +91,18 @@ class Bundle(msgspec.Struct, frozen=True, eq=False):
             BundleError: They are no sound arrays.
         """
         return read_golden(self.files[self.spec.golden], f"{self.ref}/{self.spec.golden}")
+
+    def _named_artefact(self, file: str) -> tuple[ArtefactSpec, bytes]:
+        for artefact in self.spec.artefacts:
+            if artefact.file == file:
+                return self._entry(artefact)
+        files = ", ".join(artefact.file for artefact in self.spec.artefacts)
+        raise BundleError(
+            f"has no model file {file!r}",
+            where=self.ref,
+            expected=f"one of {files}",
+            remedy="Name one of these, or tune again: edge-runtime tune BUNDLE.",
+        )
 
     def _entry(self, artefact: ArtefactSpec) -> tuple[ArtefactSpec, bytes]:
         return artefact, self.files[artefact.file]

@@ -42,7 +42,7 @@ class Check:
 
 
 def _inspect(bundle: Bundle, stream: StreamConfig) -> Inspection:
-    session = open_session(bundle, stream.model.backend, stream.model.threads)
+    session = open_session(bundle, stream.model.choice)
     try:
         window = bundle.spec.window.length, len(bundle.spec.stream.channels)
         return Inspection(

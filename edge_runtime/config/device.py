@@ -13,6 +13,7 @@ from edge_runtime import registry
 from edge_runtime.config.convert import convert, convert_part
 from edge_runtime.config.document import Document, KeyPath, key_text, read_document
 from edge_runtime.errors import ConfigError
+from edge_runtime.ports import Choice
 from edge_runtime.types import Upload, check_name
 
 __all__ = [
@@ -91,6 +92,11 @@ class ModelConfig(_Config, frozen=True):
     bundle: Path
     backend: str | None = None
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
+
+    @property
+    def choice(self) -> Choice:
+        """How the model is run."""
+        return Choice(backend=self.backend, threads=self.threads)
 
 
 class StreamConfig(_Config, frozen=True):

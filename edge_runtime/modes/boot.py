@@ -46,7 +46,7 @@ def boot_stream(
     stream = config.streams[name]
     folder = Path(config.state) / "slots"
     slots = Slots(folder, name, factory=stream.model.bundle, state=state)
-    prover = LayerProver(stream.model.backend, threads=stream.model.threads)
+    prover = LayerProver(stream.model.choice)
     agent = UpdateAgent(
         slots,
         device=config.device,
@@ -59,8 +59,7 @@ def boot_stream(
     def build(bundle: Bundle, layers: Sequence[Layer]) -> Pipeline:
         return open_pipeline(
             bundle,
-            backend=stream.model.backend,
-            threads=stream.model.threads,
+            stream.model.choice,
             layers=layers,
             stream=name,
             upload=stream.upload,
@@ -69,7 +68,7 @@ def boot_stream(
     chosen = agent.boot()
     pipeline = build(chosen.bundle, chosen.layers)
     serving = _resumed(pipeline, outbox, commit_s=config.outbox.commit_s, clock=clock)
-    return StreamUpdates(agent, serving, build, stream.model.backend)
+    return StreamUpdates(agent, serving, build, stream.model.choice)
 
 
 def _resumed(pipeline: Pipeline, outbox: Outbox, *, commit_s: float, clock: Clock) -> Serving:

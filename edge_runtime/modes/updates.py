@@ -19,7 +19,7 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.errors import EdgeError
 from edge_runtime.modes.serving import Serving
 from edge_runtime.pipeline import Pipeline
-from edge_runtime.ports import Message
+from edge_runtime.ports import Choice, Message
 from edge_runtime.spec import Layer
 from edge_runtime.sync.messages import BlobChunk, Job, encode
 from edge_runtime.sync.topics import Topics
@@ -43,7 +43,7 @@ class StreamUpdates:
         agent: Decides what the stream runs.
         serving: Runs it, on the pipeline thread.
         build: Makes a pipeline for a base and its layers; may take long.
-        backend: Model runtime that the configuration names.
+        choice: How the configuration wants models to be run.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class StreamUpdates:
         agent: UpdateAgent,
         serving: Serving,
         build: Callable[[Bundle, Sequence[Layer]], Pipeline],
-        backend: str | None,
+        choice: Choice,
     ) -> None:
         self.agent = agent
         self.serving = serving
         self.build = build
-        self.backend = backend
+        self.choice = choice
 
 
 class Updates:
@@ -156,7 +156,7 @@ class Updates:
 
     def _admit(self, stream: str, action: Admit) -> None:
         updates = self._streams[stream]
-        verdict = admit(action.path, updates.backend)
+        verdict = admit(action.path, updates.choice.backend)
         self.post(lambda: self._do(stream, updates.agent.on_admitted(action.digest, verdict)))
 
     def _load(self, stream: str, action: ActivateBase) -> None:

@@ -45,6 +45,7 @@ class Pipeline:
         layers: Active layers, in any order, at most one of each kind.
         stream: Name of the stream.
         upload: What estimates keep of the window: its features, its samples, or neither.
+        block: Windows that the session answers at once where so many are ready.
 
     Attributes:
         spec: As given.
@@ -66,13 +67,14 @@ class Pipeline:
         layers: Sequence[Layer] = (),
         stream: str = "main",
         upload: Upload = "none",
+        block: int = BATCH,
     ) -> None:
         self.spec = spec
         self.base = base
         self.stream = check_name(stream, "stream")
         self._upload = upload
-        self._at_once = _windows_at_once(spec)
-        self._scorer = Scorer(spec, session)
+        self._at_once = _windows_at_once(spec, block)
+        self._scorer = Scorer(spec, session, block)
         self._cutter = Cutter(spec.window, spec.stream)
         self._decider = Decider(spec, stream)
         self.activate(layers)
@@ -345,11 +347,11 @@ class Pipeline:
         return 4096 + 16 * (rows + history) + 8 * names
 
 
-def _windows_at_once(spec: ModelSpec) -> int:
+def _windows_at_once(spec: ModelSpec, block: int) -> int:
     """Return how many windows may be in work together: whole batches, or one."""
     values = spec.window.length * len(spec.stream.channels)
-    batches = min(_LARGEST_BLOCK_VALUES // values, 1024) // BATCH
-    return max(1, batches * BATCH)
+    blocks = min(_LARGEST_BLOCK_VALUES // values, max(1024, block)) // block
+    return max(1, blocks * block)
 
 
 def _pieces(windows: Windows, count: int) -> Iterator[Windows]:

@@ -32,13 +32,14 @@ class Scorer:
     Args:
         spec: What the model needs.
         session: The loaded model.
+        block: Windows it is asked for at once where so many are ready.
 
     Raises:
         ShapeError: Features do not fit the input tensor, or outputs the labels.
         ModelError: The model has no input or no output.
     """
 
-    def __init__(self, spec: ModelSpec, session: Session) -> None:
+    def __init__(self, spec: ModelSpec, session: Session, block: int = BATCH) -> None:
         self._spec = spec
         self._session = session
         self._input, self._output = _tensors(session)
@@ -50,7 +51,7 @@ class Scorer:
         self._dtype = np.dtype(self._input.dtype)
         self._quantise = Quantiser(self._input)
         self._shape = self._fitted_shape()
-        self._batch = BATCH if math.prod(self.feature_shape) <= _LARGEST_BATCHED_INPUT else 1
+        self._batch = block if math.prod(self.feature_shape) <= _LARGEST_BATCHED_INPUT else 1
         self._check_outputs()
 
     def _fitted_shape(self) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ from edge_runtime.backends import open_session
 from edge_runtime.bundle import Bundle, load_bundle
 from edge_runtime.errors import BundleError, EdgeError, MissingExtra, ModelError
 from edge_runtime.pipeline import BATCH, Pipeline
-from edge_runtime.ports import Backend
+from edge_runtime.ports import Backend, Choice
 from edge_runtime.update.proof import golden_windows
 
 __all__ = ["Admission", "admit"]
@@ -156,7 +156,7 @@ def _judge(path: Path, backend: str | None, limit_mb: int) -> float:
     bundle = load_bundle(path)
     _warm_up(bundle, backend)
     _limit_memory(limit_mb)
-    session = open_session(bundle, backend)
+    session = open_session(bundle, Choice(backend=backend))
     try:
         return _replay(bundle, Pipeline(bundle.spec, session, base=bundle.digest))
     finally:

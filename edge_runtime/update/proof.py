@@ -12,7 +12,7 @@ from edge_runtime.bundle import Bundle, Golden
 from edge_runtime.errors import ModelError, TrustError
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.pipeline.fuse import to_link
-from edge_runtime.ports import Session
+from edge_runtime.ports import Choice, Session
 from edge_runtime.spec import Layer, ModelSpec
 from edge_runtime.types import Windows
 
@@ -110,13 +110,11 @@ class LayerProver:
     thread; about a millisecond a set, more for the first set of a base.
 
     Args:
-        backend: As in the device's configuration.
-        threads: Threads inside one call.
+        choice: How models are run; None takes the bundle's preference.
     """
 
-    def __init__(self, backend: str | None = None, *, threads: int = 1) -> None:
-        self._backend = backend
-        self._threads = threads
+    def __init__(self, choice: Choice | None = None) -> None:
+        self._choice = choice
         self._session: Session | None = None
         self._pipeline: Pipeline | None = None
         self._golden: Golden | None = None
@@ -145,6 +143,6 @@ class LayerProver:
         if self._pipeline is None or self._golden is None or self._pipeline.base != bundle.digest:
             self.close()
             self._golden = bundle.golden()
-            self._session = open_session(bundle, self._backend, self._threads)
+            self._session = open_session(bundle, self._choice)
             self._pipeline = Pipeline(bundle.spec, self._session, base=bundle.digest)
         return self._pipeline, self._golden
