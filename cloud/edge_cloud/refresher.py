@@ -386,7 +386,7 @@ class _Follower:
         n = len(features)
         padding = -n % BATCH
         padded = np.concatenate([features, np.repeat(features[-1:], padding, axis=0)])
-        score: np.ndarray = self._scorer.score(padded, scales)[:n, 0]
+        score: np.ndarray = self._scorer.score_features(padded, scales)[:n, 0]
         return score
 
     def _empty(self) -> Trail:

@@ -63,10 +63,9 @@ class Decider:
         values: np.ndarray,
         index: np.ndarray,
         end_ns: np.ndarray,
-        *,
         limits: tuple[Limit, ...],
         effective_id: str,
-    ) -> list[Decision]:
+    ) -> tuple[Decision, ...]:
         """Take the next windows' values and return what starts or ends.
 
         Args:
@@ -79,13 +78,13 @@ class Decider:
         smooth, first = self._smoothed(values) if self._count > 1 else (values, 0)
         if limits is not self._limits:
             self._watch(limits)
-        if not self._watched or not len(smooth):
-            return []
-        # The order within a window is the order of the labels.
-        crossed = sorted(
-            crossing for watched in self._watched for crossing in self._crossings(smooth, *watched)
-        )
-        return [
+        count = len(smooth)
+        if not self._watched or not count:
+            return ()
+        crossed = self._crossed_in_one(smooth) if count == 1 else self._crossed_in_many(smooth)
+        if not crossed:
+            return ()
+        return tuple(
             Decision(
                 stream=self._stream,
                 index=int(index[first + row]),
@@ -97,7 +96,7 @@ class Decider:
                 effective_id=effective_id,
             )
             for row, column, is_start in crossed
-        ]
+        )
 
     def _smoothed(self, values: np.ndarray) -> tuple[np.ndarray, int]:
         """Return means of the last k values, and the row of the first mean.
@@ -125,17 +124,23 @@ class Decider:
         ]
         self._limits = limits
 
-    def _crossings(
-        self, smooth: np.ndarray, column: int, on: float, off: float
-    ) -> list[tuple[int, int, bool]]:
-        if len(smooth) > 1:
-            return self._many_crossings(smooth[:, column], column, on, off)
-        value = smooth.item(0, column)
-        has_started = self._has_started[column]
-        if value < off if has_started else value >= on:
-            self._has_started[column] = not has_started
-            return [(0, column, not has_started)]
-        return []
+    def _crossed_in_one(self, smooth: np.ndarray) -> list[tuple[int, int, bool]]:
+        """Return row 0, column and whether it starts, for every label that starts or ends."""
+        crossed = []
+        for column, on, off in self._watched:
+            value = smooth.item(0, column)
+            has_started = self._has_started[column]
+            if value < off if has_started else value >= on:
+                self._has_started[column] = not has_started
+                crossed.append((0, column, not has_started))
+        return crossed
+
+    def _crossed_in_many(self, smooth: np.ndarray) -> list[tuple[int, int, bool]]:
+        crossed: list[tuple[int, int, bool]] = []
+        for column, on, off in self._watched:
+            crossed += self._many_crossings(smooth[:, column], column, on, off)
+        # The order within a window is the order of the labels.
+        return sorted(crossed)
 
     def _many_crossings(
         self, values: np.ndarray, column: int, on: float, off: float

@@ -112,6 +112,11 @@ class LayerSet:
         base: Digest of the base.
         shape: Shape of one window's features.
 
+    Attributes:
+        layers: As given.
+        base_scales: The base's normaliser.
+        always: What counts for every window, if there are no layers; else None.
+
     Raises:
         BundleError: Two layers have one kind, one is for another base, or a
             threshold names an unknown label.
@@ -130,6 +135,7 @@ class LayerSet:
         self._check(base)
         self._bounds = [self._bounds_of(layer) for layer in self.layers]
         self._active: dict[int, Active] = {}
+        self.always = None if self._bounds else self._with(0)
 
     def _check(self, base: str) -> None:
         kinds = [layer.kind for layer in self.layers]
@@ -195,8 +201,6 @@ class LayerSet:
 
     def at(self, end_ns: int) -> Active:
         """Return what counts for one window."""
-        if not self._bounds:
-            return self._with(0)
         bounds = enumerate(self._bounds)
         return self._with(sum((a <= end_ns < b) << i for i, (a, b) in bounds))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
@@ -29,6 +30,8 @@ class _Snapshot(msgspec.Struct, frozen=True):
     base: str
     cutter: CutterState
     decider: DeciderState
+    model: bytes | None = b""
+    recent: tuple[bytes, ...] = ()
 
 
 class Pipeline:
@@ -73,10 +76,14 @@ class Pipeline:
         self.base = base
         self.stream = check_name(stream, "stream")
         self._upload = upload
+        self._keeps_inputs = upload in ("features", "windows")
         self._at_once = _windows_at_once(spec, block)
         self._scorer = Scorer(spec, session, block)
         self._cutter = Cutter(spec.window, spec.stream)
         self._decider = Decider(spec, stream)
+        # What the model last saw of this stretch, to bring another one to the same state.
+        self._recent: deque[np.ndarray] = deque(maxlen=spec.state.warm_up)
+        self._routed: Active | None = None
         self.activate(layers)
 
     @property
@@ -119,12 +126,7 @@ class Pipeline:
             raise ModelError(
                 f"a frame of stream {frame.stream!r}", expected=repr(self.stream), where="pipeline"
             )
-        # Overflows are expected: what is not finite is counted, or saturates.
-        with np.errstate(all="ignore"):
-            outputs = [self._output_of(windows) for windows in self._cutter.cut(frame)]
-        if not outputs:
-            return self._nothing
-        return outputs[0] if len(outputs) == 1 else self._merged(outputs)
+        return self._pushed(frame) if self._is_quiet else self._pushed_silently(frame)
 
     def run(self, frames: Iterable[Frame]) -> Iterator[Output]:
         """Push frames one by one and give out each answer."""
@@ -149,16 +151,29 @@ class Pipeline:
             One row per window, byte-equal to what `push` gives for it.
         """
         with np.errstate(all="ignore"):
+            scorer = self._scorer
+            if scorer.is_stateful:
+                scorer = scorer.fork()
             parts = [
-                self._answer(_rows(part, rows), active)
+                self._answer(_rows(part, rows), active, scorer)
                 for part in _pieces(windows, self._at_once)
                 for rows, active in self._layers.runs(part.end_ns)
             ]
         return self._merged_estimates(parts)
 
+    def _pushed(self, frame: Frame) -> Output:
+        outputs = []
+        for windows in self._cutter.cut(frame):
+            outputs.append(self._output_of(windows))
+        return outputs[0] if len(outputs) == 1 else self._merged(outputs)
+
+    # Overflows are expected: what is not finite is counted, or saturates.
+    _pushed_silently = np.errstate(all="ignore")(_pushed)
+
     def _output_of(self, windows: Windows) -> Output:
-        if len(windows) == 1:
-            return self._decided(windows, self._layers.at(int(windows.end_ns[0])))
+        if len(windows.index) == 1:
+            active = self._layers.always or self._layers.at(windows.end_ns.item(0))
+            return self._decided(windows, active)
         return self._merged(
             [
                 self._decided(_rows(part, rows), active)
@@ -169,36 +184,54 @@ class Pipeline:
 
     def _decided(self, windows: Windows, active: Active) -> Output:
         """Score and decide windows for which the same layers count."""
-        estimates = self._answer(windows, active)
+        estimates = self._answer(windows, active, self._scorer)
         decisions = self._decider.decide(
-            estimates.value,
-            estimates.index,
-            estimates.end_ns,
-            limits=active.limits,
-            effective_id=self._effective_id,
+            estimates.value, estimates.index, estimates.end_ns, active.limits, self._effective_id
         )
-        return Output(self.stream, estimates, tuple(decisions))
+        return Output(self.stream, estimates, decisions)
 
-    def _answer(self, windows: Windows, active: Active) -> Estimates:
+    def _answer(self, windows: Windows, active: Active, scorer: Scorer) -> Estimates:
         samples = windows.samples
-        scorer = self._scorer
-        features = None
-        if scorer.is_direct(samples, active.scales):
-            score = scorer.score(samples, None)
-            if active.needs_features or self._upload == "features":
-                features = scorer.features(samples)
-        else:
-            features = scorer.features(samples)
-            score = scorer.score(features, active.scales)
+        if active is not self._routed or samples.dtype is not self._routed_dtype:
+            self._choose_route(active, samples.dtype)
+        route = self._route
+        features = scorer.features(samples) if self._needs_features else None
+        tensor = route.feed(samples if features is None or route.is_direct else features)
+        if scorer.is_stateful:
+            self._note_state(windows, tensor, scorer)
+        score = scorer.score(tensor)
+        value = score
+        if active.steps:
+            value = self._layers.refine(score, active, features, windows.end_ns)
         return Estimates(
             windows.index,
             windows.start_ns,
             windows.end_ns,
             score,
-            self._layers.refine(score, active, features, windows.end_ns),
-            self._kept(samples, features),
+            value,
+            self._kept(samples, features) if self._keeps_inputs else None,
             self._effective_id,
         )
+
+    def _choose_route(self, active: Active, dtype: np.dtype) -> None:
+        """Find out once how windows of this dtype reach the tensor under these layers."""
+        self._routed, self._routed_dtype = active, dtype
+        self._route = route = self._scorer.route(dtype, active.scales)
+        wants_features = active.needs_features or self._upload == "features"
+        self._needs_features = wants_features or not route.is_direct
+        self._is_quiet = route.is_quiet and not self._needs_features and not active.steps
+
+    def _note_state(self, windows: Windows, tensor: np.ndarray, scorer: Scorer) -> None:
+        """Start a stretch with fresh state, and remember what the model is about to see."""
+        if windows.is_fresh:
+            scorer.reset()
+        if scorer is self._scorer:
+            if windows.is_fresh:
+                self._recent.clear()
+            self._recent.extend(tensor[len(tensor) - self._kept_rows(tensor) :].copy())
+
+    def _kept_rows(self, tensor: np.ndarray) -> int:
+        return min(len(tensor), self.spec.state.warm_up)
 
     def _kept(self, samples: np.ndarray, features: np.ndarray | None) -> np.ndarray | None:
         """Copy what goes along with the estimates; the arrays may be views of the buffer."""
@@ -261,6 +294,8 @@ class Pipeline:
         """
         shape = self._scorer.feature_shape
         self._layers = LayerSet(self.spec, layers, base=self.base, shape=shape)
+        self._routed = None
+        self._is_quiet = False
         self._effective_id = effective_id(self.base, layers)
         self._nothing = self._empty_output()
 
@@ -274,10 +309,25 @@ class Pipeline:
         """
         self._cutter.take_over(other._cutter)
         self._decider.take_over(other._decider)
+        if self._scorer.is_stateful:
+            self._warm_up([tensor for tensor in other._recent if self._fits(tensor)])
         self._nothing = self._empty_output()
+
+    def _fits(self, tensor: np.ndarray) -> bool:
+        expected = self._scorer.session.inputs[0]
+        return tensor.dtype == expected.dtype and tensor.shape == expected.shape[1:]
+
+    def _warm_up(self, recent: Sequence[np.ndarray]) -> None:
+        """Bring the model to the state in which these windows leave it."""
+        self._recent.clear()
+        self._recent.extend(recent)
+        self._scorer.reset()
+        for tensor in self._recent:
+            self._scorer.session.run(tensor[None])
 
     def snapshot(self) -> bytes:
         """Return everything needed to go on in another process, but not the layers."""
+        model = self._scorer.session.state()
         return msgspec.msgpack.encode(
             _Snapshot(
                 version=_SNAPSHOT_VERSION,
@@ -285,6 +335,8 @@ class Pipeline:
                 base=self.base,
                 cutter=self._cutter.state(),
                 decider=self._decider.state(),
+                model=model,
+                recent=tuple(tensor.tobytes() for tensor in self._recent) if model is None else (),
             )
         )
 
@@ -306,12 +358,30 @@ class Pipeline:
         try:
             if found.base == self.base:
                 self._decider.restore(found.decider)
+                self._restore_model(found)
             else:
                 self._decider.adopt(found.decider)
+                self._scorer.reset()
         except ModelError:
             self._cutter.restore(before)
             raise
         self._nothing = self._empty_output()
+
+    def _restore_model(self, found: _Snapshot) -> None:
+        session = self._scorer.session
+        if found.model is not None:
+            session.reset()
+            session.restore(found.model)
+            return
+        expected = session.inputs[0]
+        try:
+            recent = [
+                np.frombuffer(tensor, expected.dtype).reshape(expected.shape[1:])
+                for tensor in found.recent
+            ]
+        except ValueError as error:
+            raise ModelError(str(error), where=f"snapshot of {self.stream}") from error
+        self._warm_up(recent)
 
     def _decoded(self, snapshot: bytes, base: str) -> _Snapshot:
         where = f"snapshot of {self.stream}"
@@ -344,7 +414,11 @@ class Pipeline:
         rows = self.spec.window.length * (len(self.spec.stream.channels) + 1)
         history = self.spec.smoothing.windows * len(self.spec.labels)
         names = sum(map(len, self.spec.labels))
-        return 4096 + 16 * (rows + history) + 8 * names
+        model = self._scorer.session.state()
+        expected = self._scorer.session.inputs[0]
+        tensor = int(np.prod(expected.shape)) * np.dtype(expected.dtype).itemsize
+        kept = (self.spec.state.warm_up + 1) * (tensor + 8) + len(model or b"")
+        return 4096 + 16 * (rows + history) + 8 * names + kept
 
 
 def _windows_at_once(spec: ModelSpec, block: int) -> int:
@@ -363,7 +437,11 @@ def _rows(windows: Windows, rows: slice) -> Windows:
     if rows.start == 0 and rows.stop >= len(windows):
         return windows
     return Windows(
-        windows.index[rows], windows.start_ns[rows], windows.end_ns[rows], windows.samples[rows]
+        windows.index[rows],
+        windows.start_ns[rows],
+        windows.end_ns[rows],
+        windows.samples[rows],
+        windows.is_fresh and rows.start == 0,
     )
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from edge_runtime.errors import ModelError, ShapeError
+from edge_runtime.pipeline.answer import reader_of
 from edge_runtime.pipeline.features import Extractor
-from edge_runtime.pipeline.fuse import activate, calibrate, squared_error
-from edge_runtime.pipeline.layers import Scales, normalise
-from edge_runtime.pipeline.quantise import Quantiser, dequantise
+from edge_runtime.pipeline.feed import Feed, feed_features, feed_samples
+from edge_runtime.pipeline.fuse import Reals
+from edge_runtime.pipeline.layers import Scales
 from edge_runtime.ports import Session
 from edge_runtime.spec import ModelSpec, Raw
 from edge_runtime.types import TensorSpec
 
-__all__ = ["BATCH", "Scorer"]
+__all__ = ["BATCH", "Route", "Scorer"]
 
 BATCH = 32
-"""A session is asked for this many windows at once, or for one; never for another number.
+"""A session is asked for this many windows at once, or for one, unless told otherwise.
 
 Two shapes are few enough for admission to prove that they answer alike.
 """
@@ -26,13 +29,34 @@ Two shapes are few enough for admission to prove that they answer alike.
 _LARGEST_BATCHED_INPUT = 4096
 
 
+class Route(NamedTuple):
+    """How windows of one dtype reach the input tensor under one normalisation.
+
+    Attributes:
+        feed: Makes the tensor.
+        is_direct: Whether it takes the samples themselves; else their features.
+        is_quiet: Whether it is made of integers alone, where nothing can overflow.
+    """
+
+    feed: Feed
+    is_direct: bool
+    is_quiet: bool
+
+
 class Scorer:
-    """The stateless part of a pipeline; used by one thread.
+    """Windows to scores; used by one thread.
+
+    What model and features keep from window to window is the only state here.
 
     Args:
         spec: What the model needs.
         session: The loaded model.
         block: Windows it is asked for at once where so many are ready.
+
+    Attributes:
+        session: As given.
+        feature_shape: Of one window's features.
+        is_stateful: Whether an answer depends on the windows before.
 
     Raises:
         ShapeError: Features do not fit the input tensor, or outputs the labels.
@@ -41,18 +65,18 @@ class Scorer:
 
     def __init__(self, spec: ModelSpec, session: Session, block: int = BATCH) -> None:
         self._spec = spec
-        self._session = session
+        self._most = block
+        self.session = session
         self._input, self._output = _tensors(session)
         window = (spec.window.length, len(spec.stream.channels))
         self._extract = Extractor(spec.features, window, rate_hz=spec.stream.rate_hz)
         self.feature_shape = self._extract.shape
-        self._is_raw = spec.features == (Raw(),)
-        self._is_reconstruction = spec.output.activation == "reconstruction"
-        self._dtype = np.dtype(self._input.dtype)
-        self._quantise = Quantiser(self._input)
         self._shape = self._fitted_shape()
-        self._batch = block if math.prod(self.feature_shape) <= _LARGEST_BATCHED_INPUT else 1
+        is_small = math.prod(self.feature_shape) <= _LARGEST_BATCHED_INPUT
+        self._block = block if is_small else 1
         self._check_outputs()
+        self._read = reader_of(spec, self._input, self._output)
+        self.is_stateful = session.state_kind != "stateless"
 
     def _fitted_shape(self) -> tuple[int, ...]:
         """Return the input tensor's shape without the batch axis."""
@@ -72,7 +96,8 @@ class Scorer:
 
     def _check_outputs(self) -> None:
         labels = len(self._spec.labels)
-        size = 1 if self._is_reconstruction else math.prod(self._output.shape[1:])
+        is_reconstruction = self._spec.output.activation == "reconstruction"
+        size = 1 if is_reconstruction else math.prod(self._output.shape[1:])
         if size > 0 and size != labels:
             raise self._label_error(size)
 
@@ -84,57 +109,63 @@ class Scorer:
             remedy="Give bundle.yaml one label per output, in order.",
         )
 
+    def fork(self) -> Scorer:
+        """Return a scorer of the same model with fresh state of its own."""
+        return Scorer(self._spec, self.session.fork(), self._most)
+
+    def reset(self) -> None:
+        """Forget all windows."""
+        self.session.reset()
+
     def features(self, samples: np.ndarray) -> np.ndarray:
         """Return the features of windows (n, length, channels), float32; may be a view."""
         return self._extract(samples)
 
-    def is_direct(self, samples: np.ndarray, scales: Scales | None) -> bool:
-        """Whether windows go into the tensor as they are, without float32 in between."""
-        return self._is_raw and scales is None and samples.dtype == self._dtype
+    def route(self, dtype: np.dtype, scales: Scales | None) -> Route:
+        """Return how windows of ``dtype`` reach the tensor when normalised with ``scales``."""
+        if self._spec.features == (Raw(),):
+            feed = feed_samples(dtype, self._input, self._shape, scales)
+            if feed is not None:
+                return Route(feed, is_direct=True, is_quiet=dtype.kind in "biu")
+        return Route(feed_features(self._input, self._shape, scales), False, False)
 
-    def score(self, inputs: np.ndarray, scales: Scales | None) -> np.ndarray:
+    def score_features(self, features: np.ndarray, scales: Scales | None) -> Reals:
+        """Return scores of features (n, …), float32, normalised with ``scales``."""
+        return self.score(feed_features(self._input, self._shape, scales)(features))
+
+    def score(self, tensor: np.ndarray) -> Reals:
         """Return scores in reported units, shape (n, labels), float64.
 
         Args:
-            inputs: Features (n, …), float32, or windows for which `is_direct`.
-            scales: Mean and std to normalise with.
+            tensor: What `Route.feed` made, shape (n, …).
         """
-        answers = self._answers(inputs, scales)
-        if answers.shape[1] != len(self._spec.labels):
-            raise self._label_error(answers.shape[1])
-        scores = activate(answers, self._spec.output)
-        return calibrate(scores, self._spec.output, self._spec.link)
-
-    def _answers(self, inputs: np.ndarray, scales: Scales | None) -> np.ndarray:
-        count = len(inputs)
+        count = len(tensor)
         if count == 1:
-            return self._answer(inputs, scales)
-        full = count - count % self._batch
-        firsts = [*range(0, full, self._batch), *range(full, count)]
-        bounds = zip(firsts, [*firsts[1:], count], strict=True)
-        return np.concatenate([self._answer(inputs[a:b], scales) for a, b in bounds])
+            answers = self.session.run(tensor)
+        else:
+            run = self.session.run
+            answers = np.concatenate([run(tensor[rows]) for rows in self._blocks(count)])
+        if len(answers) != count:
+            raise self._count_error(answers, tensor)
+        scores = self._read(answers, tensor)
+        if scores.shape[1] != len(self._spec.labels):
+            raise self._label_error(scores.shape[1])
+        return scores
 
-    def _answer(self, inputs: np.ndarray, scales: Scales | None) -> np.ndarray:
-        """Ask the session about one window or one full batch."""
-        count = len(inputs)
-        tensor = self._tensor(inputs, scales)
-        raw = self._session.run(tensor)
-        if len(raw) != count:
-            raise ModelError(
-                f"the model answered {raw.shape} to {tensor.shape}",
-                where=f"{self._spec.name}@{self._spec.version}",
-                expected="one row per window",
-            )
-        answer = dequantise(raw.reshape(count, -1), self._output)
-        if self._is_reconstruction:
-            return squared_error(dequantise(tensor.reshape(count, -1), self._input), answer)
-        return answer
+    def _blocks(self, count: int) -> Iterator[slice]:
+        """Split windows into whole blocks of proven sizes, largest first, then single ones."""
+        first = 0
+        for size in (self._block, BATCH, 1):
+            while size <= min(self._block, count - first):
+                yield slice(first, first + size)
+                first += size
 
-    def _tensor(self, inputs: np.ndarray, scales: Scales | None) -> np.ndarray:
-        shape = (len(inputs), *self._shape)
-        if inputs.dtype == self._dtype and scales is None:
-            return np.ascontiguousarray(inputs).reshape(shape)
-        return self._quantise(normalise(inputs, scales)).reshape(shape)
+    def _count_error(self, answers: np.ndarray, tensor: np.ndarray) -> ModelError:
+        return ModelError(
+            f"the model answered {answers.shape} to {tensor.shape}",
+            where=f"{self._spec.name}@{self._spec.version}",
+            expected="one row per window",
+        )
 
 
 def _tensors(session: Session) -> tuple[TensorSpec, TensorSpec]:

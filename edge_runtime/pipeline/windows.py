@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from edge_runtime.errors import ModelError, ShapeError
+from edge_runtime.pipeline.filtering import Filtering, SampleFilter, filter_block
 from edge_runtime.spec import StreamSpec, WindowSpec
 from edge_runtime.types import Frame, Windows
 
@@ -16,6 +17,8 @@ __all__ = ["Cutter", "CutterState"]
 
 _BLOCK_SAMPLES = 8192
 _BLOCK_VALUES = 65536
+_INT64 = np.dtype(np.int64)
+_FLOAT32 = np.dtype(np.float32)
 
 
 class CutterState(msgspec.Struct, frozen=True):
@@ -28,9 +31,13 @@ class CutterState(msgspec.Struct, frozen=True):
         step_ns: Time between the first two of them.
         jitter: Difference of every step from ``step_ns``, int64; empty when all are 0.
         skip: Samples still to come before the next window begins (``hop > length``).
-        covered: How many of these rows an earlier window had too.
+        covered: How many of these rows an earlier window had too, or are padding.
         last_ns: Time of the last accepted row; None before the first.
         discarded: Discards by reason.
+        is_fresh: Whether the next window begins a stretch.
+        is_padded: Whether the padding of this stretch is among the rows, or was.
+        raw: Rows that wait for the filter's block to fill; the last ones accepted.
+        filter: What the filter remembers.
     """
 
     dtype: str
@@ -42,6 +49,10 @@ class CutterState(msgspec.Struct, frozen=True):
     covered: int
     last_ns: int | None
     discarded: dict[str, int]
+    is_fresh: bool = True
+    is_padded: bool = True
+    raw: bytes = b""
+    filter: bytes = b""
 
 
 class Cutter:
@@ -56,21 +67,34 @@ class Cutter:
     rows are spread over frames does not matter.
 
     Args:
-        window: Length, hop and what counts as a gap.
+        window: Length, hop, padding and what counts as a gap.
         stream: Channels and rate.
+        sample_filter: Changes the samples first; they are then float32. It starts
+            anew after a gap; in place of a value that is not finite it gets the
+            channel's last one.
     """
 
-    def __init__(self, window: WindowSpec, stream: StreamSpec) -> None:
+    def __init__(
+        self, window: WindowSpec, stream: StreamSpec, sample_filter: SampleFilter | None = None
+    ) -> None:
         self._length = window.length
         self._hop = window.hop
+        self._pad = window.pad
         self._channels = len(stream.channels)
         self._names = stream.names
+        self._period_ns = stream.period_ns
         self._longest_step_ns = int(window.gap_periods * stream.period_ns)
+        self._filtering: Filtering | None = None
+        if sample_filter is not None:
+            block = filter_block(window)
+            self._filtering = Filtering(sample_filter, block=block, channels=self._channels)
         self._block = max(1, min(_BLOCK_SAMPLES, _BLOCK_VALUES // self._channels))
-        self._capacity = 4 * self._length + self._block
+        self._capacity = 4 * self._length + 2 * self._block
         self.discarded = {"out_of_order": 0, "gap": 0, "not_finite": 0}
         self._last_ns: int | None = None
         self._dtype: np.dtype | None = None
+        self._source_dtype: np.dtype | None = None
+        self._pattern = b""
         self._clear()
 
     def _clear(self) -> None:
@@ -79,14 +103,18 @@ class Cutter:
         self._next = 0
         self._covered = 0
         self._bad = np.empty(0, np.int64)
+        self._is_fresh = True
+        self._is_padded = self._pad == 0
+        if self._filtering is not None:
+            self._filtering.reset()
 
     @property
     def dtype(self) -> np.dtype:
         """Dtype of the windows; float32 before the first frame."""
-        return np.dtype(np.float32) if self._dtype is None else self._dtype
+        return _FLOAT32 if self._dtype is None else self._dtype
 
     def cut(self, frame: Frame) -> Iterable[Windows]:
-        """Take a frame and give out the windows it completes.
+        """Take a frame and give out the windows it completes, in blocks of consecutive ones.
 
         The samples are views into the buffer: use them before asking for more,
         and ask for all.
@@ -94,26 +122,33 @@ class Cutter:
         Raises:
             ShapeError: Channels or dtype are not those of the stream.
         """
-        time_ns = self._checked(frame)
+        samples, time_ns = frame.samples, frame.time_ns
+        if samples.dtype is not self._source_dtype or time_ns.dtype is not _INT64:
+            self._check_dtypes(frame)
+        if samples.shape[1] != self._channels:
+            raise self._channel_error(frame)
         if not 0 < len(time_ns) <= self._block or not self._is_regular(time_ns):
-            return self._cut_irregular(frame.samples, time_ns, frame.index)
-        windows = self._take(frame.samples, time_ns, frame.index)
-        return () if windows is None else (windows,)
+            return self._cut_irregular(samples, time_ns, frame.index)
+        return self._take(samples, time_ns, frame.index)
 
     # --- time ---------------------------------------------------------------------
 
     def _is_regular(self, time_ns: np.ndarray) -> bool:
         """Whether every row follows the one before it, without a gap."""
-        if self._last_ns is not None:
-            step_ns = int(time_ns[0]) - self._last_ns
-            if not 0 < step_ns <= self._longest_step_ns:
-                return False
-        if len(time_ns) == 1:
+        first_ns = time_ns.item(0)
+        if self._last_ns is not None and not 0 < first_ns - self._last_ns <= self._longest_step_ns:
+            return False
+        # A clock repeats itself: a frame with the offsets of the last good one is good.
+        pattern = (time_ns - first_ns).tobytes()
+        if pattern == self._pattern:
             return True
         # As unsigned numbers, steps of 0 and less become larger than any limit.
         steps = (time_ns[1:] - time_ns[:-1]).view(np.uint64)
         steps -= np.uint64(1)
-        return int(np.count_nonzero(steps < self._longest_step_ns)) == len(steps)
+        is_good = int(np.count_nonzero(steps < self._longest_step_ns)) == len(steps)
+        if is_good:
+            self._pattern = pattern
+        return is_good
 
     def _cut_irregular(
         self, samples: np.ndarray, time_ns: np.ndarray, index: int
@@ -151,8 +186,7 @@ class Cutter:
                 self._break()
             for begin in range(first, last, self._block):
                 run = rows[begin : min(begin + self._block, last)]
-                windows = self._take(samples[run], time_ns[run], 0)
-                if windows is not None:
+                for windows in self._take(samples[run], time_ns[run], 0):
                     yield msgspec.structs.replace(windows, index=run[windows.index] + index)
 
     def _break(self) -> None:
@@ -162,31 +196,34 @@ class Cutter:
 
     @property
     def _uncovered(self) -> int:
-        return max(0, self._used - max(self._covered, self._next))
+        return max(0, self._used + self._waiting - max(self._covered, self._next))
+
+    @property
+    def _waiting(self) -> int:
+        """Rows that wait for the filter."""
+        return 0 if self._filtering is None else len(self._filtering)
 
     # --- samples --------------------------------------------------------------------
 
-    def _checked(self, frame: Frame) -> np.ndarray:
-        """Check the frame and return its times as int64."""
-        samples = frame.samples
-        if samples.shape[1] != self._channels:
+    def _check_dtypes(self, frame: Frame) -> None:
+        if frame.time_ns.dtype != _INT64:
             raise ShapeError(
-                f"frame has {samples.shape[1]} channels, shape {samples.shape}",
-                where=frame.stream,
-                expected=f"{self._channels}: {', '.join(self._names[:16])}",
-                remedy="Map the source's columns to the model's channels.",
+                f"time_ns has dtype {frame.time_ns.dtype}", where=frame.stream, expected="int64"
             )
-        if samples.dtype is not self._dtype:
-            self._adopt(samples.dtype, frame.stream)
-        time_ns = frame.time_ns
-        if time_ns.dtype != np.int64:
-            raise ShapeError(
-                f"time_ns has dtype {time_ns.dtype}", where=frame.stream, expected="int64"
-            )
-        return time_ns
+        self._adopt(frame.samples.dtype, frame.stream)
+        self._source_dtype = frame.samples.dtype
+
+    def _channel_error(self, frame: Frame) -> ShapeError:
+        return ShapeError(
+            f"frame has {frame.samples.shape[1]} channels, shape {frame.samples.shape}",
+            where=frame.stream,
+            expected=f"{self._channels}: {', '.join(self._names[:16])}",
+            remedy="Map the source's columns to the model's channels.",
+        )
 
     def _adopt(self, dtype: np.dtype, where: str) -> None:
-        kept = np.dtype(np.float32) if dtype.kind == "f" else dtype.newbyteorder("=")
+        is_float = dtype.kind == "f" or (self._filtering is not None and dtype.kind in "biu")
+        kept = _FLOAT32 if is_float else dtype.newbyteorder("=")
         if kept == self._dtype:
             return
         if self._dtype is not None or kept.kind not in "biuf":
@@ -203,26 +240,41 @@ class Cutter:
         self._samples = np.empty((self._capacity, self._channels), dtype)
         self._times = np.empty(self._capacity, np.int64)
 
-    def _take(self, samples: np.ndarray, time_ns: np.ndarray, index: int) -> Windows | None:
+    def _take(self, samples: np.ndarray, time_ns: np.ndarray, index: int) -> tuple[Windows, ...]:
         """Add rows that follow each other, ``index`` being the first's; return what is due."""
-        self._last_ns = int(time_ns[-1])
+        self._last_ns = time_ns.item(-1)
+        if not self._is_padded:
+            self._append_padding(time_ns.item(0))
         windows = self._due(self._append(samples, time_ns), index)
-        if windows is None or not len(self._bad):
-            return windows
-        return self._finite(windows)
+        if windows is None:
+            return ()
+        return self._finite(windows) if len(self._bad) else (windows,)
 
     def _append(self, samples: np.ndarray, time_ns: np.ndarray) -> int:
-        """Add rows and return the position of the first."""
-        if self._used + len(time_ns) > self._capacity:
-            self._compact()
+        """Add rows and return the position that the first has, or will have once it is filtered."""
+        before = 0
+        if self._filtering is not None:
+            before = len(self._filtering)
+            samples, time_ns = self._filtering.feed(samples, time_ns)
         first = self._used
-        last = self._used = first + len(time_ns)
-        rows = self._samples[first:last]
-        rows[:] = samples
+        last = first + len(time_ns)
+        if last > self._capacity:
+            self._compact()
+            first = self._used
+            last = first + len(time_ns)
+        self._used = last
+        self._samples[first:last] = samples
         self._times[first:last] = time_ns
-        if rows.dtype.kind == "f":
-            self._note_bad(rows, first)
-        return first
+        if self._dtype is _FLOAT32:
+            self._note_bad(self._samples[first:last], first)
+        return first + before
+
+    def _append_padding(self, first_ns: int) -> None:
+        """Imagine samples of value 0 before the first one of a stretch."""
+        self._is_padded = True
+        before = np.arange(-self._pad, 0, dtype=np.int64) * self._period_ns
+        self._append(np.zeros((self._pad, self._channels), self.dtype), before + first_ns)
+        self._covered = self._pad
 
     def _note_bad(self, rows: np.ndarray, first: int) -> None:
         is_finite = np.isfinite(rows)
@@ -253,16 +305,21 @@ class Cutter:
         end = start + length - 1
         self._covered = self._next - hop + length
         last_index = index + end - begin
+        is_fresh, self._is_fresh = self._is_fresh, False
+        if count == 1:
+            times = self._times
+            stamps = np.array((last_index, times.item(start), times.item(end)), np.int64)
+            samples = self._samples[start : start + length][None]
+            return Windows(stamps[:1], stamps[1:2], stamps[2:], samples, is_fresh)
         return Windows(
-            index=np.arange(last_index, last_index + count * hop, hop),
-            start_ns=self._times[start : self._next : hop].copy(),
-            end_ns=self._times[end : self._covered : hop].copy(),
-            samples=self._view(start, count),
+            np.arange(last_index, last_index + count * hop, hop),
+            self._times[start : self._next : hop].copy(),
+            self._times[end : self._covered : hop].copy(),
+            self._view(start, count),
+            is_fresh,
         )
 
     def _view(self, start: int, count: int) -> np.ndarray:
-        if count == 1:
-            return self._samples[start : start + self._length][None]
         row, item = self._samples.strides
         return np.ndarray(
             (count, self._length, self._channels),
@@ -272,23 +329,28 @@ class Cutter:
             (self._hop * row, row, item),
         )
 
-    def _finite(self, windows: Windows) -> Windows | None:
+    def _finite(self, windows: Windows) -> tuple[Windows, ...]:
         """Leave out windows with a bad row, and forget bad rows that are behind."""
         starts = self._next - self._hop * np.arange(len(windows), 0, -1)
         nearest = np.append(self._bad, self._used)[np.searchsorted(self._bad, starts)]
         is_good = nearest >= starts + self._length
         self._bad = self._bad[self._bad >= self._next]
-        kept = np.count_nonzero(is_good)
+        kept = int(np.count_nonzero(is_good))
         if kept == len(windows):
-            return windows
-        self.discarded["not_finite"] += len(windows) - int(kept)
-        if not kept:
-            return None
-        return Windows(
-            index=windows.index[is_good],
-            start_ns=windows.start_ns[is_good],
-            end_ns=windows.end_ns[is_good],
-            samples=windows.samples[is_good],
+            return (windows,)
+        self.discarded["not_finite"] += len(windows) - kept
+        self._is_fresh = not is_good[-1]
+        # What follows a window that was left out begins a stretch of its own.
+        edges = np.flatnonzero(np.diff(is_good, prepend=False, append=False)).tolist()
+        return tuple(
+            Windows(
+                windows.index[first:last],
+                windows.start_ns[first:last],
+                windows.end_ns[first:last],
+                windows.samples[first:last],
+                windows.is_fresh or first > 0,
+            )
+            for first, last in zip(edges[::2], edges[1::2], strict=True)
         )
 
     # --- state ----------------------------------------------------------------------
@@ -299,6 +361,8 @@ class Cutter:
         if self._dtype is None:
             return CutterState("", b"", 0, 0, b"", self._next, 0, None, dict(self.discarded))
         time_ns = self._times[first : self._used]
+        if self._filtering is not None:
+            time_ns = np.concatenate((time_ns, self._filtering.times))
         steps = np.diff(time_ns)
         step_ns = int(steps[0]) if len(steps) else 0
         jitter = steps - step_ns
@@ -312,6 +376,10 @@ class Cutter:
             covered=max(0, self._covered - first),
             last_ns=self._last_ns,
             discarded=dict(self.discarded),
+            is_fresh=self._is_fresh,
+            is_padded=self._is_padded,
+            raw=b"" if self._filtering is None else self._filtering.rows.tobytes(),
+            filter=b"" if self._filtering is None else self._filtering.state(),
         )
 
     def restore(self, state: CutterState) -> None:
@@ -320,25 +388,34 @@ class Cutter:
         Raises:
             ModelError: It does not fit this window or these channels.
         """
-        samples, time_ns = self._decoded(state)
+        samples, raw, time_ns = self._decoded(state)
         self._clear()
-        self._dtype = None
+        self._dtype = self._source_dtype = None
         self._last_ns = None
         if state.dtype:
             self._allocate(samples.dtype)
-            self._append(samples, time_ns)
+            filtering, self._filtering = self._filtering, None
+            self._append(samples, time_ns[: len(samples)])
+            self._filtering = filtering
+        if self._filtering is not None and state.dtype:
+            self._filtering.restore(state.filter, raw, time_ns[len(samples) :])
         self._next = state.skip
         self._covered = state.covered
         self._last_ns = state.last_ns
+        self._is_fresh = state.is_fresh
+        self._is_padded = state.is_padded
         self.discarded.update(state.discarded)
 
-    def _decoded(self, state: CutterState) -> tuple[np.ndarray, np.ndarray]:
+    def _decoded(self, state: CutterState) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the buffered rows, the rows that waited for the filter, and the times of both."""
         try:
             dtype = np.dtype(state.dtype or np.float32)
             samples = np.frombuffer(state.samples, dtype).reshape(-1, self._channels)
+            raw = np.frombuffer(state.raw, np.float32).reshape(-1, self._channels)
             jitter = np.frombuffer(state.jitter, np.int64) if state.jitter else 0
-            steps = np.full(max(0, len(samples) - 1), state.step_ns, np.int64) + jitter
-            time_ns = np.cumsum(np.concatenate(([state.first_ns], steps)), dtype=np.int64)
+            rows = len(samples) + len(raw)
+            steps = np.full(max(0, rows - 1), state.step_ns, np.int64) + jitter
+            time_ns = np.cumsum(np.concatenate(([state.first_ns], steps)), dtype=np.int64)[:rows]
         except (ValueError, TypeError, OverflowError) as error:
             raise self._misfit(str(error)) from error
         is_sane = (
@@ -346,14 +423,15 @@ class Cutter:
             and samples.dtype.kind in "biuf"
             and (samples.dtype.kind != "f" or samples.dtype == np.float32)
             and 0 <= state.skip <= self._hop
-            and 0 <= state.covered <= len(samples)
+            and 0 <= state.covered <= max(rows, self._pad)
+            and (len(raw) == 0 or self._filtering is not None)
             and state.discarded.keys() == self.discarded.keys()
-            and (state.last_ns is not None or len(samples) == 0)
+            and (state.last_ns is not None or rows == 0)
             and -(2**63) <= (state.last_ns or 0) < 2**63
         )
         if not is_sane:
             raise self._misfit(f"{len(samples)} rows of {state.dtype}")
-        return samples, time_ns[: len(samples)]
+        return samples, raw, time_ns
 
     def _misfit(self, what: str) -> ModelError:
         return ModelError(
@@ -367,17 +445,25 @@ class Cutter:
 
         With the same window no window is lost. With another length or hop the
         first window ends at the earliest with the next sample, and with other
-        channels the rows of an unfinished window are counted as ``gap``.
+        channels, or where either filters its samples differently, the rows of an
+        unfinished window are counted as ``gap``.
         """
-        if self._names != other._names:
+        is_same_window = (self._length, self._hop) == (other._length, other._hop)
+        if self._names != other._names or not self._filters_like(other, is_same_window):
             self._last_ns = other._last_ns
             self.discarded = dict(other.discarded)
             self.discarded["gap"] += other._uncovered
             return
         state = other.state()
-        if (self._length, self._hop) != (other._length, other._hop):
+        if not is_same_window:
             state = self._fitted(state)
         self.restore(state)
+
+    def _filters_like(self, other: Cutter, is_same_window: bool) -> bool:
+        if self._filtering is None or other._filtering is None:
+            return self._filtering is other._filtering
+        # Another window has another block: what waits would not fit.
+        return is_same_window and self._filtering.specs == other._filtering.specs
 
     def _fitted(self, state: CutterState) -> CutterState:
         """Cut a state of another window down to what this one may hold."""

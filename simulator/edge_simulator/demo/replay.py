@@ -219,7 +219,7 @@ class _Based:
 
     def _score(self, features: np.ndarray, normaliser: NormaliserLayer) -> np.ndarray:
         scales = scales_of(normaliser, self._scorer.feature_shape, "normaliser")
-        score: np.ndarray = self._scorer.score(features, scales)[:, 0]
+        score: np.ndarray = self._scorer.score_features(features, scales)[:, 0]
         return score
 
     def _layer(self, body: LayerBody, start: int, known: int) -> Layer:

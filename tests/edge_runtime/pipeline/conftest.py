@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from edge_runtime.spec import ArtefactSpec, ChannelSpec, ModelSpec, StreamSpec, WindowSpec
-from edge_runtime.types import Frame, TensorSpec
+from edge_runtime.types import Frame, StateKind, TensorSpec
 
 PERIOD_NS = 10_000_000
 
 
 class DenseSession:
     """One dense layer: a row's answer depends on that row alone, to the bit."""
+
+    state_kind: StateKind = "stateless"
 
     def __init__(self, inputs: TensorSpec, outputs: TensorSpec, *, is_identity: bool) -> None:
         self.inputs = (inputs,)
@@ -39,6 +41,15 @@ class DenseSession:
 
     def reset(self) -> None:
         """Nothing is kept."""
+
+    def fork(self) -> DenseSession:
+        return self
+
+    def state(self) -> bytes:
+        return b""
+
+    def restore(self, state: bytes) -> None:
+        assert state == b""
 
     def close(self) -> None:
         """Nothing is held."""

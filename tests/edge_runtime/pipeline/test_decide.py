@@ -38,7 +38,7 @@ def decide(
     """Decide windows that are numbered from ``first``."""
     rows = np.array(values, np.float64)
     index = np.arange(first, first + len(rows))
-    return decider.decide(rows, index, index * 10, limits=limits, effective_id="id")
+    return list(decider.decide(rows, index, index * 10, limits, "id"))
 
 
 def told(decisions: list[Decision]) -> list[tuple[int, str, str]]:

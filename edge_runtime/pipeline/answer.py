@@ -1,0 +1,127 @@
+"""What the model answered, in reported units.
+
+Where the output tensor holds small integers, dequantising and everything that
+acts on one number alone is done once, for all of them, and kept in a table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import numpy as np
+
+from edge_runtime.pipeline.fuse import Reals, activate, calibrate, squared_error
+from edge_runtime.pipeline.quantise import dequantise
+from edge_runtime.spec import ModelSpec
+from edge_runtime.types import TensorSpec
+
+__all__ = ["Reader", "reader_of"]
+
+Reader = Callable[[np.ndarray, np.ndarray], Reals]
+"""Returns scores (n, labels) for answers and the tensors that were asked, both (n, …)."""
+
+_LARGEST_EXACT = 1 << 22
+_Sum = TypeVar("_Sum", float, Reals)
+
+
+def reader_of(spec: ModelSpec, source: TensorSpec, target: TensorSpec) -> Reader:
+    """Return what reads answers of ``target`` to tensors of ``source``."""
+    if spec.output.activation == "reconstruction":
+        return _reconstruction(spec, source, target)
+    if spec.output.activation != "softmax" and np.dtype(target.dtype).itemsize == 1:
+        return _tabled(spec, target)
+
+    def read(answers: np.ndarray, _asked: np.ndarray) -> Reals:
+        return _scores(spec, dequantise(answers.reshape(len(answers), -1), target))
+
+    return read
+
+
+def _scores(spec: ModelSpec, values: Reals) -> Reals:
+    return calibrate(activate(values, spec.output), spec.output, spec.link)
+
+
+def _tabled(spec: ModelSpec, target: TensorSpec) -> Reader:
+    every = np.arange(256, dtype=np.uint8).view(target.dtype)
+    table = _scores(spec, dequantise(every[:, None], target)).ravel()
+
+    def read(answers: np.ndarray, _asked: np.ndarray) -> Reals:
+        scores: Reals = table.take(answers.reshape(len(answers), -1).view(np.uint8))
+        return scores
+
+    return read
+
+
+def _reconstruction(spec: ModelSpec, source: TensorSpec, target: TensorSpec) -> Reader:
+    error = _error_of(source, target)
+    if spec.output.scale == 1.0 and spec.output.offset == 0.0:
+        return error
+    return lambda answers, asked: calibrate(error(answers, asked), spec.output, spec.link)
+
+
+def _error_of(source: TensorSpec, target: TensorSpec) -> Reader:
+    size = math.prod(source.shape[1:])
+    is_small = all(
+        one.is_quantised and np.dtype(one.dtype).itemsize <= 2 for one in (source, target)
+    )
+    if is_small and size <= _LARGEST_EXACT and source.shape == target.shape:
+        return _ExactError(source, target, size)
+
+    def error(answers: np.ndarray, asked: np.ndarray) -> Reals:
+        rows = len(answers), -1
+        seen, answered = asked.reshape(rows), answers.reshape(rows)
+        return squared_error(dequantise(seen, source), dequantise(answered, target))
+
+    return error
+
+
+class _ExactError:
+    """Mean squared error between two tensors of small integers, from exact sums.
+
+    With ``x = s (p - a)`` and ``y = t (q - b)`` the mean of ``(x - y)^2`` is linear in
+    the sums of ``p^2``, ``p q``, ``q^2``, ``p`` and ``q``. Sums of integers below 2^53
+    are exact in float64 in any order, so that one window and many give the same
+    bytes, and three products of a matrix and a vector do all the work.
+    """
+
+    def __init__(self, source: TensorSpec, target: TensorSpec, size: int) -> None:
+        s, a = source.scale or 1.0, source.zero_point or 0
+        t, b = target.scale or 1.0, target.zero_point or 0
+        offset = s * a - t * b
+        self._constant = offset * offset
+        self._weights = (
+            s * s / size,
+            -2 * s * t / size,
+            t * t / size,
+            -2 * s * offset / size,
+            2 * t * offset / size,
+        )
+        # Both tensors of one window, and ones to add them up with.
+        self._three = np.ones((3, size))
+        self._p, self._q = self._three[0], self._three[1]
+        self._asked = self._p.reshape(source.shape)
+        self._answered = self._q.reshape(target.shape)
+        self._two = self._three[1:]
+
+    def __call__(self, answers: np.ndarray, asked: np.ndarray) -> Reals:
+        if len(answers) > 1:
+            return self._of_many(answers, asked)
+        self._asked[:] = asked
+        self._answered[:] = answers
+        pp, pq, p = self._three.dot(self._p).tolist()
+        qq, q = self._two.dot(self._q).tolist()
+        error = np.empty((1, 1))
+        error[0, 0] = max(0.0, self._mean(pp, pq, qq, p, q))
+        return error
+
+    def _of_many(self, answers: np.ndarray, asked: np.ndarray) -> Reals:
+        p, q = (one.reshape(len(one), -1).astype(np.float64) for one in (asked, answers))
+        sums = [np.add.reduce(one, axis=1) for one in (p * p, p * q, q * q, p, q)]
+        return np.maximum(0.0, self._mean(*sums))[:, None]
+
+    def _mean(self, pp: _Sum, pq: _Sum, qq: _Sum, p: _Sum, q: _Sum) -> _Sum:
+        of_pp, of_pq, of_qq, of_p, of_q = self._weights
+        mean: _Sum = pp * of_pp + pq * of_pq + qq * of_qq + p * of_p + q * of_q + self._constant
+        return cast(_Sum, mean)
