@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +23,6 @@ Reader = Callable[[np.ndarray, np.ndarray], Reals]
 """Returns scores (n, labels) for answers and the tensors that were asked, both (n, …)."""
 
 _LARGEST_EXACT = 1 << 22
-_Sum = TypeVar("_Sum", float, Reals)
 
 
 def reader_of(spec: ModelSpec, source: TensorSpec, target: TensorSpec) -> Reader:
@@ -119,9 +118,10 @@ class _ExactError:
     def _of_many(self, answers: np.ndarray, asked: np.ndarray) -> Reals:
         p, q = (one.reshape(len(one), -1).astype(np.float64) for one in (asked, answers))
         sums = [np.add.reduce(one, axis=1) for one in (p * p, p * q, q * q, p, q)]
-        return np.maximum(0.0, self._mean(*sums))[:, None]
+        errors: Reals = np.maximum(0.0, self._mean(*sums))[:, None]
+        return errors
 
-    def _mean(self, pp: _Sum, pq: _Sum, qq: _Sum, p: _Sum, q: _Sum) -> _Sum:
+    def _mean(self, pp: Any, pq: Any, qq: Any, p: Any, q: Any) -> Any:
+        """Return the mean of one window, or an array of them: the same operations in one order."""
         of_pp, of_pq, of_qq, of_p, of_q = self._weights
-        mean: _Sum = pp * of_pp + pq * of_pq + qq * of_qq + p * of_p + q * of_q + self._constant
-        return cast(_Sum, mean)
+        return pp * of_pp + pq * of_pq + qq * of_qq + p * of_p + q * of_q + self._constant

@@ -198,3 +198,55 @@ def accumulator(tflite_builder: Callable[[], TFLiteBuilder]) -> bytes:
     options.rank = 1
     builder.operator("SVDF", [x, feature, time, bias, state], [y], options)
     return builder.pack([x], [y])
+
+
+@pytest.fixture(scope="session")
+def lstm() -> Callable[[np.random.Generator, int, int], tuple[bytes, Lstm]]:
+    """Give what makes an LSTM as a TFLite file, and the same in numpy."""
+    pytest.importorskip("ai_edge_litert")
+
+    def make(random: np.random.Generator, inputs: int, cells: int) -> tuple[bytes, Lstm]:
+        numbers = Lstm(random, inputs, cells)
+        return numbers.pack(), numbers
+
+    return make
+
+
+class Lstm:
+    """One LSTM layer, one step a call; its memory is two variable tensors of the file.
+
+    Source: Hochreiter and Schmidhuber 1997, with forget gate: gates i, f, g, o.
+    """
+
+    def __init__(self, random: np.random.Generator, inputs: int, cells: int) -> None:
+        self._inputs, self._cells = inputs, cells
+        self._w = random.normal(0, 0.5, (4, cells, inputs)).astype(np.float32)
+        self._r = random.normal(0, 0.5, (4, cells, cells)).astype(np.float32)
+        self._b = random.normal(0, 0.5, (4, cells)).astype(np.float32)
+        self.reset()
+
+    def reset(self) -> None:
+        self._h, self._c = np.zeros((2, self._cells), np.float32)
+
+    def step(self, x: np.ndarray) -> np.ndarray:
+        i, f, g, o = self._w @ x + self._r @ self._h + self._b
+        i, f, o = (1 / (1 + np.exp(-gate)) for gate in (i, f, o))
+        self._c = f * self._c + i * np.tanh(g)
+        self._h = o * np.tanh(self._c)
+        return self._h
+
+    def pack(self) -> bytes:
+        builder = TFLiteBuilder()
+        x = builder.tensor("x", [1, 1, self._inputs])
+        gates = "ifgo"
+        w = [builder.tensor(f"w{n}", m.shape, m) for n, m in zip(gates, self._w, strict=True)]
+        r = [builder.tensor(f"r{n}", m.shape, m) for n, m in zip(gates, self._r, strict=True)]
+        b = [builder.tensor(f"b{n}", m.shape, m) for n, m in zip(gates, self._b, strict=True)]
+        h, c = (builder.tensor(n, [1, self._cells], is_variable=True) for n in "hc")
+        y = builder.tensor("y", [1, 1, self._cells])
+        options = builder.schema.UnidirectionalSequenceLSTMOptionsT()
+        options.fusedActivationFunction = builder.schema.ActivationFunctionType.TANH
+        absent = -1
+        inputs = [x, *w, *r, *3 * [absent], *b, absent, absent, h, c, *4 * [absent]]
+        builder.operator("UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, [y], options)
+        return builder.pack([x], [y])
