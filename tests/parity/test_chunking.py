@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import itertools
+import wave
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from edge_runtime.backends import load_session
 from edge_runtime.backends.reference import ReferenceSession
 from edge_runtime.pipeline import Pipeline, shape_of
+from edge_runtime.ports import Session, SessionOptions
 from edge_runtime.spec import (
     ArtefactSpec,
     CalibrationLayer,
@@ -35,12 +38,14 @@ from edge_runtime.spec import (
     ResidualLayer,
     Smoothing,
     Spectrum,
+    StateSpec,
+    StateTensor,
     Statistics,
     StreamSpec,
     ThresholdsLayer,
     WindowSpec,
 )
-from edge_runtime.types import Decision, Frame, Output
+from edge_runtime.types import Decision, Frame, Output, Windows
 
 MODELS = Path(__file__).parents[1] / "data" / "models"
 BASE = "ab" * 32
@@ -318,3 +323,93 @@ def test_real_models_answer_alike_in_all_ways(
     assert in_chunks(make, frame, seams) == expected
     assert vectorised(make, frame, seams) == expected
     assert with_restarts(make, frame, seams) == expected
+
+
+# --- models that remember ---------------------------------------------------------
+
+AUDIO = Path(__file__).parents[1] / "data" / "audio"
+
+
+def wake_word() -> tuple[ModelSpec, Session, Frame]:
+    """Make the wake-word model, whose state nobody can read, and ready features of a phrase."""
+    session = load_session("litert", "tflite", (MODELS / "okay_nabu.tflite").read_bytes())
+    spec = real_spec(3, 1, window=WindowSpec(3, 3), state=StateSpec(warm_up=100))
+    channels = tuple(ChannelSpec(f"c{i}") for i in range(40))
+    spec = msgspec.structs.replace(spec, stream=StreamSpec(channels, 100))
+    steps = np.load(MODELS / "okay_nabu_stream.npz")["input"].reshape(-1, 40)
+    return spec, session, timed(np.concatenate([steps, steps[::-1], steps]))
+
+
+def voice() -> tuple[ModelSpec, Session, Frame]:
+    """Make the voice detector, whose state goes in and out, and a spoken sentence."""
+    state = StateSpec(tensors=(StateTensor("state", "stateN"),), constants={"sr": 16000})
+    options = SessionOptions(state=state, shape=(576, 1))
+    session = load_session("onnx", "onnx", (MODELS / "silero_vad.onnx").read_bytes(), options)
+    scale = Normalise((0.0,), (32768.0,))
+    spec = real_spec(576, 1, window=WindowSpec(576, 512, pad=64), state=state, normalise=scale)
+    with wave.open(str(AUDIO / "turn_on_the_kitchen_lights_please__en-us.wav")) as file:
+        samples = np.frombuffer(file.readframes(20_000), np.int16)
+    return spec, session, timed(samples[:, None])
+
+
+def timed(samples: np.ndarray) -> Frame:
+    """Give samples times, with two gaps and a late row."""
+    steps = np.full(len(samples), PERIOD_NS)
+    steps[[len(samples) // 3, len(samples) // 2]] *= 5
+    steps[len(samples) // 5] = -PERIOD_NS
+    return Frame("main", 0, np.cumsum(steps), samples)
+
+
+@pytest.mark.parametrize("case_of", [wake_word, voice])
+@settings(max_examples=6, deadline=None)
+@given(seams=st.lists(st.integers(0, 20_000), max_size=12))
+def test_models_that_remember_answer_alike_in_all_ways(
+    case_of: Callable[[], tuple[ModelSpec, Session, Frame]], seams: list[int]
+) -> None:
+    """Chunks, one pass and restarts: the state is where it would be; a gap starts it anew."""
+    spec, session, frame = case_of()
+
+    def make() -> Pipeline:
+        return Pipeline(spec, session.fork(), base=BASE)
+
+    expected = by_sample(make, frame)
+
+    assert len(set(expected[0]["score"])) > 2
+    assert in_chunks(make, frame, seams) == expected
+    assert vectorised(make, frame, seams) == expected
+    assert with_restarts(make, frame, seams) == expected
+
+
+@pytest.mark.parametrize("case_of", [wake_word, voice])
+def test_windows_of_a_model_that_remembers_are_one_stretch(
+    case_of: Callable[[], tuple[ModelSpec, Session, Frame]],
+) -> None:
+    """Scoring cut windows starts from fresh state, and leaves that of the stream alone."""
+    spec, session, frame = case_of()
+    first = rows_of(frame, 0, len(frame) // 6)
+    pipeline = Pipeline(spec, session.fork(), base=BASE, upload="windows")
+    expected = Pipeline(spec, session.fork(), base=BASE).run_many([frame]).estimates.score
+
+    begun = pipeline.push(first).estimates
+    assert begun.inputs is not None
+    windows = Windows(begun.index, begun.start_ns, begun.end_ns, begun.inputs)
+    again = pipeline.score_windows(windows)
+    ended = pipeline.push(rows_of(frame, len(first), len(frame))).estimates
+
+    assert again.score.tobytes() == begun.score.tobytes()
+    assert np.concatenate((begun.score, ended.score)).tobytes() == expected.tobytes()
+
+
+def test_a_new_base_warms_up_on_what_the_old_one_saw() -> None:
+    """After a swap in the middle of a phrase the answers are those of an uninterrupted stream."""
+    spec, session, frame = wake_word()
+    half = 3 * (len(frame) // 12)
+    expected = Pipeline(spec, session.fork(), base=BASE).run_many([frame]).estimates.score
+    old = Pipeline(spec, session.fork(), base=BASE)
+    new = Pipeline(spec, session.fork(), base="cd" * 32)
+
+    before = old.push(rows_of(frame, 0, half)).estimates.score
+    new.take_over(old)
+    after = new.push(rows_of(frame, half, len(frame))).estimates.score
+
+    assert np.concatenate((before, after)).tobytes() == expected.tobytes()
