@@ -94,6 +94,9 @@ class Frame(msgspec.Struct, frozen=True, eq=False):
             Unix epoch, UTC.
         samples: Shape (n, channels), any real dtype; NaN marks a missing value.
         clock: How far ``time_ns`` may be trusted.
+        step_ns: A source with a steady clock promises by it that each of these
+            samples comes so long after the one before, give or take one ns, and
+            saves everybody the look at every single time. None promises nothing.
     """
 
     stream: str
@@ -101,6 +104,7 @@ class Frame(msgspec.Struct, frozen=True, eq=False):
     time_ns: np.ndarray
     samples: np.ndarray
     clock: ClockQuality = "unsynced"
+    step_ns: int | None = None
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.time_ns.shape != (len(self.samples),):

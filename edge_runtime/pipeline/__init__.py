@@ -5,6 +5,7 @@ from edge_runtime.pipeline.pipeline import Pipeline
 from edge_runtime.pipeline.quantise import dequantise, quantise
 from edge_runtime.pipeline.records import decisions_table, estimates_table
 from edge_runtime.pipeline.score import BATCH
+from edge_runtime.pipeline.together import push_together
 
 __all__ = [
     "BATCH",
@@ -13,6 +14,7 @@ __all__ = [
     "decisions_table",
     "dequantise",
     "estimates_table",
+    "push_together",
     "quantise",
     "shape_of",
 ]

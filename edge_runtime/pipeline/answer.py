@@ -76,13 +76,20 @@ def _error_of(source: TensorSpec, target: TensorSpec) -> Reader:
     return error
 
 
+def _exact_dtype(source: TensorSpec, target: TensorSpec, size: int) -> type[np.floating[Any]]:
+    """Return the smaller float type that holds every sum of products exactly."""
+    ranges = [np.iinfo(one.dtype) for one in (source, target)]
+    largest = max(max(-int(one.min), int(one.max)) for one in ranges)
+    return np.float32 if size * largest * largest <= 2**24 else np.float64
+
+
 class _ExactError:
     """Mean squared error between two tensors of small integers, from exact sums.
 
     With ``x = s (p - a)`` and ``y = t (q - b)`` the mean of ``(x - y)^2`` is linear in
-    the sums of ``p^2``, ``p q``, ``q^2``, ``p`` and ``q``. Sums of integers below 2^53
-    are exact in float64 in any order, so that one window and many give the same
-    bytes, and three products of a matrix and a vector do all the work.
+    the sums of ``p^2``, ``p q``, ``q^2``, ``p`` and ``q``. Sums of integers are exact
+    in any order below 2^53 in float64, and below 2^24 in float32, so that one window
+    and many give the same bytes, and two products of a matrix and a vector do the work.
     """
 
     def __init__(self, source: TensorSpec, target: TensorSpec, size: int) -> None:
@@ -98,7 +105,7 @@ class _ExactError:
             2 * t * offset / size,
         )
         # Both tensors of one window, and ones to add them up with.
-        self._three = np.ones((3, size))
+        self._three = np.ones((3, size), _exact_dtype(source, target, size))
         self._p, self._q = self._three[0], self._three[1]
         self._asked = self._p.reshape(source.shape)
         self._answered = self._q.reshape(target.shape)

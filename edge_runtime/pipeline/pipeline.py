@@ -10,6 +10,7 @@ import numpy as np
 
 from edge_runtime.errors import ModelError
 from edge_runtime.pipeline.decide import Decider, DeciderState
+from edge_runtime.pipeline.fuse import Reals
 from edge_runtime.pipeline.layers import Active, LayerSet
 from edge_runtime.pipeline.score import BATCH, Scorer
 from edge_runtime.pipeline.windows import Cutter, CutterState
@@ -17,7 +18,7 @@ from edge_runtime.ports import Session
 from edge_runtime.spec import Layer, ModelSpec, effective_id
 from edge_runtime.types import Estimates, Frame, Output, Upload, Windows, check_name
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "Question"]
 
 _SNAPSHOT_VERSION = 1
 _RUN_MANY_SAMPLES = 8192
@@ -32,6 +33,24 @@ class _Snapshot(msgspec.Struct, frozen=True):
     decider: DeciderState
     model: bytes | None = b""
     recent: tuple[bytes, ...] = ()
+
+
+class Question(msgspec.Struct, frozen=True, eq=False):
+    """Windows for which the same layers count, and what the model is asked about them.
+
+    Attributes:
+        windows: The windows; their samples are a view of the buffer.
+        active: The layers.
+        tensor: Valid until the next question.
+        features: If something needs them; may be a view of the buffer.
+        inputs: A copy of what goes along with the estimates.
+    """
+
+    windows: Windows
+    active: Active
+    tensor: np.ndarray
+    features: np.ndarray | None
+    inputs: np.ndarray | None
 
 
 class Pipeline:
@@ -54,6 +73,7 @@ class Pipeline:
         spec: As given.
         base: As given.
         stream: As given.
+        scorer: The part that asks the model.
 
     Raises:
         ConfigError: The stream's name may not stand in a topic.
@@ -78,7 +98,7 @@ class Pipeline:
         self._upload = upload
         self._keeps_inputs = upload in ("features", "windows")
         self._at_once = _windows_at_once(spec, block)
-        self._scorer = Scorer(spec, session, block)
+        self.scorer = Scorer(spec, session, block)
         self._cutter = Cutter(spec.window, spec.stream)
         self._decider = Decider(spec, stream)
         # What the model last saw of this stretch, to bring another one to the same state.
@@ -123,14 +143,38 @@ class Pipeline:
             ModelError: The frame belongs to another stream, or the session failed.
         """
         if frame.stream != self.stream:
-            raise ModelError(
-                f"a frame of stream {frame.stream!r}", expected=repr(self.stream), where="pipeline"
-            )
+            raise self._foreign(frame)
         return self._pushed(frame) if self._is_quiet else self._pushed_silently(frame)
+
+    def _foreign(self, frame: Frame) -> ModelError:
+        return ModelError(
+            f"a frame of stream {frame.stream!r}", expected=repr(self.stream), where="pipeline"
+        )
 
     def run(self, frames: Iterable[Frame]) -> Iterator[Output]:
         """Push frames one by one and give out each answer."""
         return map(self.push, frames)
+
+    def ask(self, frame: Frame) -> list[Question]:
+        """Take the next samples and return what the model must be asked: half of a `push`.
+
+        `tell` is the other half; nothing else may be pushed in between.
+        """
+        if frame.stream != self.stream:
+            raise self._foreign(frame)
+        questions = []
+        for windows in self._cutter.cut(frame):
+            for part, active in self._runs(windows):
+                one = self._asked(part, active, self.scorer)
+                features = None if one.features is None else one.features.copy()
+                # The buffers behind these arrays move on before the answer comes.
+                tensor = one.tensor.copy()
+                questions.append(msgspec.structs.replace(one, tensor=tensor, features=features))
+        return questions
+
+    def tell(self, answered: Sequence[tuple[Question, Reals]]) -> Output:
+        """Take the scores of all that was asked and return what `push` would have."""
+        return self._merged([self._told(question, score) for question, score in answered])
 
     def run_many(self, frames: Iterable[Frame]) -> Output:
         """Answer all frames at once, byte-equal to pushing them in any chunks.
@@ -151,14 +195,13 @@ class Pipeline:
             One row per window, byte-equal to what `push` gives for it.
         """
         with np.errstate(all="ignore"):
-            scorer = self._scorer
+            scorer = self.scorer
             if scorer.is_stateful:
                 scorer = scorer.fork()
-            parts = [
-                self._answer(_rows(part, rows), active, scorer)
-                for part in _pieces(windows, self._at_once)
-                for rows, active in self._layers.runs(part.end_ns)
-            ]
+            parts = []
+            for part, active in self._runs(windows):
+                question = self._asked(part, active, scorer)
+                parts.append(self._estimated(question, scorer.score(question.tensor)))
         return self._merged_estimates(parts)
 
     def _pushed(self, frame: Frame) -> Output:
@@ -172,25 +215,26 @@ class Pipeline:
 
     def _output_of(self, windows: Windows) -> Output:
         if len(windows.index) == 1:
-            active = self._layers.always or self._layers.at(windows.end_ns.item(0))
-            return self._decided(windows, active)
-        return self._merged(
-            [
-                self._decided(_rows(part, rows), active)
-                for part in _pieces(windows, self._at_once)
-                for rows, active in self._layers.runs(part.end_ns)
-            ]
-        )
+            return self._decided(windows, self._active_at(windows))
+        return self._merged([self._decided(*run) for run in self._runs(windows)])
+
+    def _active_at(self, windows: Windows) -> Active:
+        """Return the layers that count for a single window."""
+        return self._layers.always or self._layers.at(windows.end_ns.item(0))
+
+    def _runs(self, windows: Windows) -> Iterator[tuple[Windows, Active]]:
+        """Split windows into pieces of bounded size for which the same layers count."""
+        for part in _pieces(windows, self._at_once):
+            for rows, active in self._layers.runs(part.end_ns):
+                yield _rows(part, rows), active
 
     def _decided(self, windows: Windows, active: Active) -> Output:
         """Score and decide windows for which the same layers count."""
-        estimates = self._answer(windows, active, self._scorer)
-        decisions = self._decider.decide(
-            estimates.value, estimates.index, estimates.end_ns, active.limits, self._effective_id
-        )
-        return Output(self.stream, estimates, decisions)
+        question = self._asked(windows, active, self.scorer)
+        return self._told(question, self.scorer.score(question.tensor))
 
-    def _answer(self, windows: Windows, active: Active, scorer: Scorer) -> Estimates:
+    def _asked(self, windows: Windows, active: Active, scorer: Scorer) -> Question:
+        """Return what the model is asked about windows."""
         samples = windows.samples
         if active is not self._routed or samples.dtype is not self._routed_dtype:
             self._choose_route(active, samples.dtype)
@@ -199,24 +243,39 @@ class Pipeline:
         tensor = route.feed(samples if features is None or route.is_direct else features)
         if scorer.is_stateful:
             self._note_state(windows, tensor, scorer)
-        score = scorer.score(tensor)
-        value = score
-        if active.steps:
-            value = self._layers.refine(score, active, features, windows.end_ns)
+        inputs = self._kept(samples, features) if self._keeps_inputs else None
+        return Question(windows, active, tensor, features, inputs)
+
+    def _told(self, question: Question, score: Reals) -> Output:
+        """Decide on what the model answered."""
+        estimates = self._estimated(question, score)
+        decisions = self._decider.decide(
+            estimates.value,
+            estimates.index,
+            estimates.end_ns,
+            question.active.limits,
+            self._effective_id,
+        )
+        return Output(self.stream, estimates, decisions)
+
+    def _estimated(self, question: Question, score: Reals) -> Estimates:
+        windows, value = question.windows, score
+        if question.active.steps:
+            value = self._layers.refine(score, question.active, question.features, windows.end_ns)
         return Estimates(
             windows.index,
             windows.start_ns,
             windows.end_ns,
             score,
             value,
-            self._kept(samples, features) if self._keeps_inputs else None,
+            question.inputs,
             self._effective_id,
         )
 
     def _choose_route(self, active: Active, dtype: np.dtype) -> None:
         """Find out once how windows of this dtype reach the tensor under these layers."""
         self._routed, self._routed_dtype = active, dtype
-        self._route = route = self._scorer.route(dtype, active.scales)
+        self._route = route = self.scorer.route(dtype, active.scales)
         wants_features = active.needs_features or self._upload == "features"
         self._needs_features = wants_features or not route.is_direct
         self._is_quiet = route.is_quiet and not self._needs_features and not active.steps
@@ -225,7 +284,7 @@ class Pipeline:
         """Start a stretch with fresh state, and remember what the model is about to see."""
         if windows.is_fresh:
             scorer.reset()
-        if scorer is self._scorer:
+        if scorer is self.scorer:
             if windows.is_fresh:
                 self._recent.clear()
             self._recent.extend(tensor[len(tensor) - self._kept_rows(tensor) :].copy())
@@ -276,7 +335,7 @@ class Pipeline:
             shape = (0, self.spec.window.length, len(self.spec.stream.channels))
             inputs = np.empty(shape, self._cutter.dtype)
         elif self._upload == "features":
-            inputs = np.empty((0, *self._scorer.feature_shape), np.float32)
+            inputs = np.empty((0, *self.scorer.feature_shape), np.float32)
         estimates = Estimates(none, none, none, scores, scores, inputs, self._effective_id)
         return Output(self.stream, estimates, ())
 
@@ -292,7 +351,7 @@ class Pipeline:
             BundleError: Two layers have one kind, or one is for another base.
             ShapeError: A layer's lengths do not fit the model.
         """
-        shape = self._scorer.feature_shape
+        shape = self.scorer.feature_shape
         self._layers = LayerSet(self.spec, layers, base=self.base, shape=shape)
         self._routed = None
         self._is_quiet = False
@@ -309,25 +368,25 @@ class Pipeline:
         """
         self._cutter.take_over(other._cutter)
         self._decider.take_over(other._decider)
-        if self._scorer.is_stateful:
+        if self.scorer.is_stateful:
             self._warm_up([tensor for tensor in other._recent if self._fits(tensor)])
         self._nothing = self._empty_output()
 
     def _fits(self, tensor: np.ndarray) -> bool:
-        expected = self._scorer.session.inputs[0]
+        expected = self.scorer.session.inputs[0]
         return tensor.dtype == expected.dtype and tensor.shape == expected.shape[1:]
 
     def _warm_up(self, recent: Sequence[np.ndarray]) -> None:
         """Bring the model to the state in which these windows leave it."""
         self._recent.clear()
         self._recent.extend(recent)
-        self._scorer.reset()
+        self.scorer.reset()
         for tensor in self._recent:
-            self._scorer.session.run(tensor[None])
+            self.scorer.session.run(tensor[None])
 
     def snapshot(self) -> bytes:
         """Return everything needed to go on in another process, but not the layers."""
-        model = self._scorer.session.state()
+        model = self.scorer.session.state()
         return msgspec.msgpack.encode(
             _Snapshot(
                 version=_SNAPSHOT_VERSION,
@@ -361,14 +420,14 @@ class Pipeline:
                 self._restore_model(found)
             else:
                 self._decider.adopt(found.decider)
-                self._scorer.reset()
+                self.scorer.reset()
         except ModelError:
             self._cutter.restore(before)
             raise
         self._nothing = self._empty_output()
 
     def _restore_model(self, found: _Snapshot) -> None:
-        session = self._scorer.session
+        session = self.scorer.session
         if found.model is not None:
             session.reset()
             session.restore(found.model)
@@ -414,8 +473,8 @@ class Pipeline:
         rows = self.spec.window.length * (len(self.spec.stream.channels) + 1)
         history = self.spec.smoothing.windows * len(self.spec.labels)
         names = sum(map(len, self.spec.labels))
-        model = self._scorer.session.state()
-        expected = self._scorer.session.inputs[0]
+        model = self.scorer.session.state()
+        expected = self.scorer.session.inputs[0]
         tensor = int(np.prod(expected.shape)) * np.dtype(expected.dtype).itemsize
         kept = (self.spec.state.warm_up + 1) * (tensor + 8) + len(model or b"")
         return 4096 + 16 * (rows + history) + 8 * names + kept

@@ -94,7 +94,6 @@ class Cutter:
         self._last_ns: int | None = None
         self._dtype: np.dtype | None = None
         self._source_dtype: np.dtype | None = None
-        self._pattern = b""
         self._clear()
 
     def _clear(self) -> None:
@@ -127,28 +126,23 @@ class Cutter:
             self._check_dtypes(frame)
         if samples.shape[1] != self._channels:
             raise self._channel_error(frame)
-        if not 0 < len(time_ns) <= self._block or not self._is_regular(time_ns):
+        if not 0 < len(time_ns) <= self._block or not self._is_regular(time_ns, frame.step_ns):
             return self._cut_irregular(samples, time_ns, frame.index)
         return self._take(samples, time_ns, frame.index)
 
     # --- time ---------------------------------------------------------------------
 
-    def _is_regular(self, time_ns: np.ndarray) -> bool:
+    def _is_regular(self, time_ns: np.ndarray, step_ns: int | None) -> bool:
         """Whether every row follows the one before it, without a gap."""
         first_ns = time_ns.item(0)
         if self._last_ns is not None and not 0 < first_ns - self._last_ns <= self._longest_step_ns:
             return False
-        # A clock repeats itself: a frame with the offsets of the last good one is good.
-        pattern = (time_ns - first_ns).tobytes()
-        if pattern == self._pattern:
+        if step_ns is not None and 1 < step_ns < self._longest_step_ns:
             return True
         # As unsigned numbers, steps of 0 and less become larger than any limit.
         steps = (time_ns[1:] - time_ns[:-1]).view(np.uint64)
         steps -= np.uint64(1)
-        is_good = int(np.count_nonzero(steps < self._longest_step_ns)) == len(steps)
-        if is_good:
-            self._pattern = pattern
-        return is_good
+        return int(np.count_nonzero(steps < self._longest_step_ns)) == len(steps)
 
     def _cut_irregular(
         self, samples: np.ndarray, time_ns: np.ndarray, index: int
@@ -238,6 +232,7 @@ class Cutter:
     def _allocate(self, dtype: np.dtype) -> None:
         self._dtype = dtype
         self._samples = np.empty((self._capacity, self._channels), dtype)
+        self._one_long_window = self._samples[None]
         self._times = np.empty(self._capacity, np.int64)
 
     def _take(self, samples: np.ndarray, time_ns: np.ndarray, index: int) -> tuple[Windows, ...]:
@@ -309,7 +304,7 @@ class Cutter:
         if count == 1:
             times = self._times
             stamps = np.array((last_index, times.item(start), times.item(end)), np.int64)
-            samples = self._samples[start : start + length][None]
+            samples = self._one_long_window[:, start : start + length]
             return Windows(stamps[:1], stamps[1:2], stamps[2:], samples, is_fresh)
         return Windows(
             np.arange(last_index, last_index + count * hop, hop),

@@ -138,6 +138,7 @@ class Recording:
         self._closed = threading.Event()
         self._stream = ""
         self._track: Track | None = None
+        self._step_ns: int | None = None
         self._position = 0
         self._last = 0
         self._current_pace: Pace = Unpaced()
@@ -164,6 +165,7 @@ class Recording:
         self._stream = stream
         track.samples.flags.writeable = False
         self._track = track
+        self._step_ns = _steady_step(track.time_ns)
         self._current_pace = self.pace or self._own_pace(track)
 
     def read(self, timeout_s: float) -> Frame | None:
@@ -176,7 +178,10 @@ class Recording:
             return None
         last = min(first + min(granted, self._config.block), self._last)
         self._position = last
-        return Frame(self._stream, first, track.time_ns[first:last], track.samples[first:last])
+        rows = slice(first, last)
+        return Frame(
+            self._stream, first, track.time_ns[rows], track.samples[rows], step_ns=self._step_ns
+        )
 
     def close(self) -> None:
         """Make a waiting read return and stop; safe to call twice and from any thread."""
@@ -195,6 +200,13 @@ class Recording:
                 expected=f"the model's {need.rate_hz:g} Hz",
                 remedy=f"Use another recording, or convert the model with --rate-hz {rate_hz:g}.",
             )
+
+
+def _steady_step(time_ns: np.ndarray) -> int | None:
+    """Return the time from each row to the next, if it is the same within one ns."""
+    steps = np.diff(time_ns)
+    step_ns = int(steps[0]) if len(steps) else 0
+    return step_ns if step_ns > 0 and (np.abs(steps - step_ns) <= 1).all() else None
 
 
 def _last_row(config: RecordingConfig, rows: int) -> int:

@@ -132,7 +132,14 @@ def _check_frames(frames: Sequence[Frame], need: StreamSpec) -> None:
         _require(frame.samples.shape[1] == len(need.channels), "a frame has the needed channels")
         _require(frame.time_ns.dtype == np.int64, "times are int64")
         _require(frame.samples.dtype.kind in "iuf", "samples are real numbers")
+        _require(_keeps_step(frame), "a clock that is promised to be steady is steady")
         position += len(frame)
+
+
+def _keeps_step(frame: Frame) -> bool:
+    if frame.step_ns is None:
+        return True
+    return bool((np.abs(np.diff(frame.time_ns) - frame.step_ns) <= 1).all())
 
 
 def _check_resumed(frames: Sequence[Frame], again: Sequence[Frame], index: int) -> None:

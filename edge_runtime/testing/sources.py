@@ -120,8 +120,9 @@ class ScriptedSource:
         if last <= self._position:
             return None
         skip = max(0, self._position - first)
-        times = step.time_ns
+        times, step_ns = step.time_ns, None
         if times is None:
+            step_ns = self._period_ns
             times = self._start_ns + np.arange(first, last, dtype=np.int64) * self._period_ns
         self._position = last
-        return Frame(self._stream, first + skip, times[skip:], step.values[skip:])
+        return Frame(self._stream, first + skip, times[skip:], step.values[skip:], step_ns=step_ns)

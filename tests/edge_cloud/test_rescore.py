@@ -63,7 +63,7 @@ def test_a_gas_turbine_shard_scores_as_the_device_did(store: Store, tmp_path: Pa
     bundle = load_bundle(SRC / "examples/gas_turbine/bundles/turbine-nox-1.0.0")
     windows = bundle.golden().inputs
     pipeline = open_pipeline(bundle)
-    pipeline = Pipeline(bundle.spec, pipeline._scorer.session, base=bundle.digest, upload="windows")
+    pipeline = Pipeline(bundle.spec, pipeline.scorer.session, base=bundle.digest, upload="windows")
     times = T0_NS + np.arange(len(windows)) * HOUR_NS
     outputs = [
         pipeline.push(Frame("main", i, times[i : i + 1], windows[i])).estimates

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from edge_runtime.backends import load_session
 from edge_runtime.backends.reference import ReferenceSession
-from edge_runtime.pipeline import Pipeline, shape_of
+from edge_runtime.errors import ModelError
+from edge_runtime.pipeline import Pipeline, push_together, shape_of
 from edge_runtime.ports import Session, SessionOptions
 from edge_runtime.spec import (
     ArtefactSpec,
@@ -413,3 +414,51 @@ def test_a_new_base_warms_up_on_what_the_old_one_saw() -> None:
     after = new.push(rows_of(frame, half, len(frame))).estimates.score
 
     assert np.concatenate((before, after)).tobytes() == expected.tobytes()
+
+
+# --- several streams, one model ----------------------------------------------------
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    sizes=st.lists(st.lists(st.integers(1, 4000), min_size=5, max_size=5), min_size=1, max_size=4),
+    pays_from=st.sampled_from([1, 8, 32]),
+)
+def test_streams_asked_together_answer_as_if_alone(
+    seed: int, sizes: list[list[int]], pays_from: int
+) -> None:
+    """Five streams with layers, uploads and gaps of their own: the bytes of pushing one by one."""
+    spec = real_spec(640, 1, output=OutputSpec(activation="reconstruction"))
+    session = load_session(None, "tflite", (MODELS / "ad_autoencoder_int8.tflite").read_bytes())
+    layer = Layer(CalibrationLayer(1.5, 0.5), requires=BASE, seq=1, made_ns=0)
+    kinds = [{}, {"upload": "windows"}, {"upload": "features"}, {"layers": [layer]}, {}]
+    frames = [stream_of(4000 * len(sizes), 1, seed + i, dtype="int8") for i in range(5)]
+
+    def make() -> list[Pipeline]:
+        return [Pipeline(spec, session, base=BASE, **kind) for kind in kinds]
+
+    alone, together = make(), make()
+    expected: list[list[Output]] = [[] for _ in kinds]
+    found: list[list[Output]] = [[] for _ in kinds]
+    first = [0] * 5
+    for turn in sizes:
+        parts = [rows_of(frame, a, a + n) for frame, a, n in zip(frames, first, turn, strict=True)]
+        for outputs, pipeline, part in zip(expected, alone, parts, strict=True):
+            outputs.append(pipeline.push(part))
+        pushes = list(zip(together, parts, strict=True))
+        for outputs, output in zip(found, push_together(pushes, pays_from), strict=True):
+            outputs.append(output)
+        first = [a + n for a, n in zip(first, turn, strict=True)]
+
+    for pipeline, other, outputs, others in zip(alone, together, expected, found, strict=True):
+        assert answer_of(other, others) == answer_of(pipeline, outputs)
+
+
+def test_streams_with_state_are_not_asked_together() -> None:
+    """A model that remembers has a session for each stream, and says so."""
+    spec, session, frame = wake_word()
+    pipelines = [Pipeline(spec, session.fork(), base=BASE) for _ in range(2)]
+
+    with pytest.raises(ModelError, match="different sessions, or with state"):
+        push_together([(pipeline, frame) for pipeline in pipelines])
