@@ -121,6 +121,9 @@ class Choice(msgspec.Struct, frozen=True):
         accelerator: As in `SessionOptions`.
         block: Windows a session answers at once where many are ready: 1, or a
             number for which the answers were proven byte-equal to single ones.
+        micro_batch: Number of ready windows from which a block of 32, filled up
+            with anything, takes less time than single calls; None where a full one
+            is not clearly quicker.
     """
 
     backend: str | None = None
@@ -128,6 +131,7 @@ class Choice(msgspec.Struct, frozen=True):
     threads: int = 1
     accelerator: str | None = None
     block: int = 32
+    micro_batch: int | None = None
 
 
 class Session(Protocol):

@@ -64,6 +64,7 @@ def open_pipeline(
         stream=stream,
         upload=upload,
         block=choice.block,
+        micro_batch=choice.micro_batch,
     )
 
 

@@ -68,6 +68,7 @@ class Pipeline:
         stream: Name of the stream.
         upload: What estimates keep of the window: its features, its samples, or neither.
         block: Windows that the session answers at once where so many are ready.
+        micro_batch: Fewer windows from which it pays to fill up a block of 32.
 
     Attributes:
         spec: As given.
@@ -91,6 +92,7 @@ class Pipeline:
         stream: str = "main",
         upload: Upload = "none",
         block: int = BATCH,
+        micro_batch: int | None = None,
     ) -> None:
         self.spec = spec
         self.base = base
@@ -98,7 +100,7 @@ class Pipeline:
         self._upload = upload
         self._keeps_inputs = upload in ("features", "windows")
         self._at_once = _windows_at_once(spec, block)
-        self.scorer = Scorer(spec, session, block)
+        self.scorer = Scorer(spec, session, block, micro_batch)
         self._cutter = Cutter(spec.window, spec.stream)
         self._decider = Decider(spec, stream)
         # What the model last saw of this stretch, to bring another one to the same state.

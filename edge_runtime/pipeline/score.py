@@ -52,6 +52,7 @@ class Scorer:
         spec: What the model needs.
         session: The loaded model.
         block: Windows it is asked for at once where so many are ready.
+        micro_batch: Fewer windows from which it pays to fill up a block of 32.
 
     Attributes:
         session: As given.
@@ -63,9 +64,15 @@ class Scorer:
         ModelError: The model has no input or no output.
     """
 
-    def __init__(self, spec: ModelSpec, session: Session, block: int = BATCH) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        session: Session,
+        block: int = BATCH,
+        micro_batch: int | None = None,
+    ) -> None:
         self._spec = spec
-        self._most = block
+        self._sizes = (block, micro_batch)
         self.session = session
         self._input, self._output = _tensors(session)
         window = (spec.window.length, len(spec.stream.channels))
@@ -74,6 +81,8 @@ class Scorer:
         self._shape = self._fitted_shape()
         is_small = math.prod(self.feature_shape) <= _LARGEST_BATCHED_INPUT
         self._block = block if is_small else 1
+        can_fill = is_small and block > 1 and session.state_kind == "stateless"
+        self._micro_batch = micro_batch if can_fill and micro_batch else BATCH
         self._check_outputs()
         self._read = reader_of(spec, self._input, self._output)
         self.is_stateful = session.state_kind != "stateless"
@@ -111,7 +120,7 @@ class Scorer:
 
     def fork(self) -> Scorer:
         """Return a scorer of the same model with fresh state of its own."""
-        return Scorer(self._spec, self.session.fork(), self._most)
+        return Scorer(self._spec, self.session.fork(), *self._sizes)
 
     def reset(self) -> None:
         """Forget all windows."""
@@ -143,8 +152,7 @@ class Scorer:
         if count == 1:
             answers = self.session.run(tensor)
         else:
-            run = self.session.run
-            answers = np.concatenate([run(tensor[rows]) for rows in self._blocks(count)])
+            answers = np.concatenate([self._run(tensor[rows]) for rows in self._blocks(count)])
         if len(answers) != count:
             raise self._count_error(answers, tensor)
         scores = self._read(answers, tensor)
@@ -153,12 +161,20 @@ class Scorer:
         return scores
 
     def _blocks(self, count: int) -> Iterator[slice]:
-        """Split windows into whole blocks of proven sizes, largest first, then single ones."""
+        """Split windows into whole blocks of proven sizes, a rest that pays, and single ones."""
         first = 0
-        for size in (self._block, BATCH, 1):
-            while size <= min(self._block, count - first):
+        for size, least in ((self._block, self._block), (BATCH, self._micro_batch), (1, 1)):
+            while least <= count - first:
                 yield slice(first, first + size)
                 first += size
+
+    def _run(self, tensor: np.ndarray) -> np.ndarray:
+        """Ask the session about a block; fill it up where it is short of a proven size."""
+        count = len(tensor)
+        if count in (1, BATCH, self._block):
+            return self.session.run(tensor)
+        filler = np.broadcast_to(tensor[-1:], (BATCH - count, *tensor.shape[1:]))
+        return self.session.run(np.concatenate((tensor, filler)))[:count]
 
     def _count_error(self, answers: np.ndarray, tensor: np.ndarray) -> ModelError:
         return ModelError(

@@ -9,13 +9,13 @@ import numpy as np
 from edge_runtime.errors import ModelError
 from edge_runtime.pipeline.fuse import Reals
 from edge_runtime.pipeline.pipeline import Pipeline
-from edge_runtime.pipeline.score import BATCH, Scorer
+from edge_runtime.pipeline.score import Scorer
 from edge_runtime.types import Frame, Output
 
 __all__ = ["push_together"]
 
 
-def push_together(pushes: Sequence[tuple[Pipeline, Frame]], pays_from: int = BATCH) -> list[Output]:
+def push_together(pushes: Sequence[tuple[Pipeline, Frame]]) -> list[Output]:
     """Push one frame into each of several pipelines and ask their model about all at once.
 
     The same bytes as pushing one by one. It pays for models whose cost is to read
@@ -24,8 +24,6 @@ def push_together(pushes: Sequence[tuple[Pipeline, Frame]], pays_from: int = BAT
     Args:
         pushes: Distinct pipelines with one spec and one stateless session, each with
             the next frame of its stream.
-        pays_from: A rest of at least so many windows is filled up to a whole batch;
-            fewer are asked about one by one.
 
     Returns:
         What each `Pipeline.push` would have returned, in order.
@@ -37,7 +35,7 @@ def push_together(pushes: Sequence[tuple[Pipeline, Frame]], pays_from: int = BAT
     with np.errstate(all="ignore"):
         asked = [pipeline.ask(frame) for pipeline, frame in pushes]
         tensors = [question.tensor for questions in asked for question in questions]
-        scores = _scores(scorer, tensors, pays_from)
+        scores = _scores(scorer, tensors)
         return [
             pipeline.tell([(question, next(scores)) for question in questions])
             for (pipeline, _), questions in zip(pushes, asked, strict=True)
@@ -55,16 +53,11 @@ def _common_scorer(pipelines: Sequence[Pipeline]) -> Scorer:
     return scorer
 
 
-def _scores(scorer: Scorer, tensors: Sequence[np.ndarray], pays_from: int) -> Iterator[Reals]:
+def _scores(scorer: Scorer, tensors: Sequence[np.ndarray]) -> Iterator[Reals]:
     """Yield the scores of each tensor, asked for together."""
     if not tensors:
         return
-    together = np.concatenate(tensors)
-    rest = len(together) % BATCH
-    if rest >= pays_from:
-        filler = np.broadcast_to(together[-1:], (BATCH - rest, *together.shape[1:]))
-        together = np.concatenate((together, filler))
-    scores = scorer.score(together)
+    scores = scorer.score(np.concatenate(tensors))
     first = 0
     for tensor in tensors:
         yield scores[first : first + len(tensor)]

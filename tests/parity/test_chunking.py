@@ -423,10 +423,10 @@ def test_a_new_base_warms_up_on_what_the_old_one_saw() -> None:
 @given(
     seed=st.integers(0, 2**32 - 1),
     sizes=st.lists(st.lists(st.integers(1, 4000), min_size=5, max_size=5), min_size=1, max_size=4),
-    pays_from=st.sampled_from([1, 8, 32]),
+    micro_batch=st.sampled_from([None, 1, 2, 20]),
 )
 def test_streams_asked_together_answer_as_if_alone(
-    seed: int, sizes: list[list[int]], pays_from: int
+    seed: int, sizes: list[list[int]], micro_batch: int | None
 ) -> None:
     """Five streams with layers, uploads and gaps of their own: the bytes of pushing one by one."""
     spec = real_spec(640, 1, output=OutputSpec(activation="reconstruction"))
@@ -435,10 +435,10 @@ def test_streams_asked_together_answer_as_if_alone(
     kinds = [{}, {"upload": "windows"}, {"upload": "features"}, {"layers": [layer]}, {}]
     frames = [stream_of(4000 * len(sizes), 1, seed + i, dtype="int8") for i in range(5)]
 
-    def make() -> list[Pipeline]:
-        return [Pipeline(spec, session, base=BASE, **kind) for kind in kinds]
+    def make(**more: object) -> list[Pipeline]:
+        return [Pipeline(spec, session, base=BASE, **kind, **more) for kind in kinds]
 
-    alone, together = make(), make()
+    alone, together = make(), make(micro_batch=micro_batch)
     expected: list[list[Output]] = [[] for _ in kinds]
     found: list[list[Output]] = [[] for _ in kinds]
     first = [0] * 5
@@ -447,7 +447,7 @@ def test_streams_asked_together_answer_as_if_alone(
         for outputs, pipeline, part in zip(expected, alone, parts, strict=True):
             outputs.append(pipeline.push(part))
         pushes = list(zip(together, parts, strict=True))
-        for outputs, output in zip(found, push_together(pushes, pays_from), strict=True):
+        for outputs, output in zip(found, push_together(pushes), strict=True):
             outputs.append(output)
         first = [a + n for a, n in zip(first, turn, strict=True)]
 
