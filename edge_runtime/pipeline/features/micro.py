@@ -42,6 +42,8 @@ class MicroFrames:
         self, spec: MicroFrontend, window: tuple[int, int], rate_hz: float, hop: int | None
     ) -> None:
         self._frames = frames_of(spec, window)
+        # It takes whole steps; samples behind the last frame wait for the next window.
+        self._end = FRAME_LENGTH + (self._frames - 1) * FRAME_STEP
         if rate_hz != RATE_HZ:
             raise misfit(spec, f"a stream of {rate_hz:g} Hz", f"{RATE_HZ:g} Hz")
         if hop is not None and (hop % FRAME_STEP or hop > window[0]):
@@ -65,23 +67,20 @@ class MicroFrames:
         for number, window in enumerate(samples):
             goes_on = order is Order.FOLLOWS or (order is Order.FRESH and number > 0)
             if goes_on and self._front is not None and self._hop is not None:
-                new = self._hear(window[-self._hop :])
+                new = self._hear(window[self._end - self._hop : self._end])
                 frames = np.concatenate([self._recent, new])[-self._frames :]
             else:
                 self._front = self._make()
-                frames = self._hear(window)
+                frames = self._hear(window[: self._end])
             rows[number] = self._recent = frames
         return rows
 
     def _hear(self, samples: np.ndarray) -> np.ndarray:
-        """Feed samples and return the frames they complete."""
-        audio, frames = samples.tobytes(), []
-        while audio:
-            output = self._front.process_samples(audio[: 2 * FRAME_STEP])
-            audio = audio[2 * output.samples_read :]
-            if output.features:
-                frames.append(output.features)
-        return np.array(frames, np.float32).reshape(-1, CHANNELS)
+        """Feed whole steps of samples and return the frames they complete."""
+        audio, step = samples.tobytes(), 2 * FRAME_STEP
+        hear = self._front.process_samples
+        outputs = [hear(audio[at : at + step]).features for at in range(0, len(audio), step)]
+        return np.array([frame for frame in outputs if frame], np.float32).reshape(-1, CHANNELS)
 
 
 def frames_of(spec: MicroFrontend, window: tuple[int, int]) -> int:
