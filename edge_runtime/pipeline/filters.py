@@ -76,12 +76,13 @@ class StreamFilter:
                 expected=f"whole blocks of {self._block} rows of {self._channels} channels",
             )
         filtered = np.empty((count, channels), np.float32)
-        for first in range(0, count, self._block):
-            part = slice(first, first + self._block)
-            wave = rows[part]
-            for stage in self._stages:
-                wave = stage(wave)
-            filtered[part] = wave
+        with np.errstate(invalid="ignore", over="ignore"):  # what is lost is made NaN
+            for first in range(0, count, self._block):
+                part = slice(first, first + self._block)
+                wave = rows[part]
+                for stage in self._stages:
+                    wave = stage(wave)
+                filtered[part] = wave
         return filtered
 
     def reset(self) -> None:

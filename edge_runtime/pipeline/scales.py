@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +46,14 @@ def scales_of(numbers: Normalise | NormaliserLayer, shape: tuple[int, ...], wher
         ShapeError: Their lengths fit neither.
     """
     if isinstance(numbers, Normalise) and numbers.kind == "quantile":
-        _check_lengths({"knots": numbers.knots}, shape, where)
+        count = len(numbers.knots)
+        _check_lengths(f"knots has {count} lists", {count}, shape, where)
         knots = np.array(numbers.knots, np.float64)
-        repeats = int(np.prod(shape)) // len(knots)
+        repeats = int(np.prod(shape)) // count
         return Quantiles(np.tile(knots, (repeats, 1)), numbers.output == "normal")
-    _check_lengths({"mean": numbers.mean, "std": numbers.std}, shape, where)
-    spread = shape if len(numbers.mean) == int(np.prod(shape)) else (shape[-1],)
+    means, stds = len(numbers.mean), len(numbers.std)
+    _check_lengths(f"mean has {means} and std {stds} numbers", {means, stds}, shape, where)
+    spread = shape if means == int(np.prod(shape)) else (shape[-1],)
     mean, std = (
         np.broadcast_to(np.array(side, np.float32).reshape(spread), shape).copy()
         for side in (numbers.mean, numbers.std)
@@ -61,15 +61,12 @@ def scales_of(numbers: Normalise | NormaliserLayer, shape: tuple[int, ...], wher
     return ZScore(mean, std)
 
 
-def _check_lengths(
-    numbers: dict[str, Sequence[object]], shape: tuple[int, ...], where: str
-) -> None:
-    lengths = {len(side) for side in numbers.values()}
+def _check_lengths(what: str, lengths: set[int], shape: tuple[int, ...], where: str) -> None:
     size = int(np.prod(shape))
     if lengths in ({size}, {shape[-1]}):
         return
     raise ShapeError(
-        " and ".join(f"{name} has {len(side)} numbers" for name, side in numbers.items()),
+        what,
         where=where,
         expected=f"{size} or {shape[-1]} each, for features of shape {shape}",
         remedy="Fit it again on this model's features.",

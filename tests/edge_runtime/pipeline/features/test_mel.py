@@ -87,7 +87,7 @@ def test_energies_are_those_of_librosa(
     audio: Callable[[str], np.ndarray], golden: str, spec: LogMel, tolerance: float
 ) -> None:
     """Slaney's bands agree to float32; HTK bands as far as librosa has the same triangles."""
-    expected = np.load(DATA / "audio" / "librosa_mel.npz")[golden]
+    expected = np.load(DATA / "reference" / "librosa_mel.npz")[golden]
     recording = audio("marvin_10s")[16_000:48_000]
 
     found = compute([spec], recording[None], rate_hz=RATE_HZ)[0]
