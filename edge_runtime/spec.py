@@ -18,10 +18,15 @@ from edge_runtime.types import check_name
 
 __all__ = [
     "ArtefactSpec",
+    "BandPower",
+    "Butterworth",
     "CalibrationLayer",
     "ChannelSpec",
     "Clamps",
+    "Envelope",
+    "EnvelopeSpectrum",
     "FeatureSpec",
+    "FilterSpec",
     "FusionLayer",
     "Layer",
     "LayerBody",
@@ -29,13 +34,17 @@ __all__ = [
     "Limit",
     "LogMel",
     "Mfcc",
+    "MicroFrontend",
     "ModelSpec",
     "Normalise",
     "NormaliserLayer",
+    "Notch",
     "OutputSpec",
     "PriorLayer",
     "Raw",
+    "Rectify",
     "ResidualLayer",
+    "Sections",
     "Smoothing",
     "Spectrum",
     "StateSpec",
@@ -43,6 +52,7 @@ __all__ = [
     "Statistic",
     "Statistics",
     "StreamSpec",
+    "Taper",
     "ThresholdsLayer",
     "WindowSpec",
     "effective_id",
@@ -106,9 +116,72 @@ class WindowSpec(_Spec, frozen=True):
             )
 
 
+# --- filters ------------------------------------------------------------------
+
+Passband = Literal["lowpass", "highpass", "bandpass", "bandstop"]
+Section = Annotated[tuple[float, ...], Meta(min_length=6, max_length=6)]
+
+
+class Butterworth(_Spec, frozen=True, tag_field="kind", tag="butterworth"):
+    """Butterworth filter of ``order`` with its corners (-3 dB) in Hz.
+
+    ``lowpass`` and ``highpass`` have one corner, ``bandpass`` and ``bandstop`` two;
+    these have twice the order, as elsewhere.
+    """
+
+    band: Passband
+    corners_hz: Annotated[tuple[Positive, ...], Meta(min_length=1, max_length=2)]
+    order: Annotated[int, Meta(ge=1, le=12)] = 4
+
+    def __post_init__(self) -> None:
+        corners = self.corners_hz
+        expected = 1 if self.band in ("lowpass", "highpass") else 2
+        if len(corners) != expected or list(corners) != sorted(set(corners)):
+            raise ConfigError(
+                f"a {self.band} has the corners {list(corners)}",
+                expected="one corner" if expected == 1 else "two corners, the lower one first",
+            )
+
+
+class Notch(_Spec, frozen=True, tag_field="kind", tag="notch"):
+    """Takes out one frequency; ``quality`` is that frequency over the width at -3 dB."""
+
+    frequency_hz: Positive
+    quality: Positive = 30.0
+
+
+class Sections(_Spec, frozen=True, tag_field="kind", tag="sections"):
+    """Second-order sections ``[b0, b1, b2, a0, a1, a2]`` one after the other."""
+
+    sections: Annotated[tuple[Section, ...], Meta(min_length=1, max_length=16)]
+
+
+class Rectify(_Spec, frozen=True, tag_field="kind", tag="rectify"):
+    """The absolute value of every sample."""
+
+
+FilterSpec = Butterworth | Notch | Sections | Rectify
+
+
 # --- features -----------------------------------------------------------------
 
-Statistic = Literal["mean", "std", "rms", "min", "max", "ptp", "skewness", "kurtosis", "crest"]
+Statistic = Literal[
+    "mean",
+    "std",
+    "rms",
+    "min",
+    "max",
+    "ptp",
+    "skewness",
+    "kurtosis",
+    "crest",
+    "abs_mean",
+    "shape",
+    "impulse",
+    "zero_crossings",
+]
+Taper = Literal["hann", "hann_symmetric", "hamming", "hamming_symmetric", "none"]
+Band = Annotated[tuple[NotNegative, ...], Meta(min_length=2, max_length=2)]
 
 
 class Raw(_Spec, frozen=True, tag_field="kind", tag="raw"):
@@ -135,13 +208,62 @@ class Spectrum(_Spec, frozen=True, tag_field="kind", tag="spectrum"):
     log: bool = False
 
 
+class BandPower(_Spec, frozen=True, tag_field="kind", tag="band_power"):
+    """Power in each band, shape (channels, bands), in the channel's unit squared.
+
+    The density is Welch's: segments of ``segment`` samples that overlap by half
+    (None: one segment, the whole window), their means removed, periodic Hann.
+    A band ``[low, high]`` in Hz sums the bins with ``low <= f < high``. ``log``
+    gives ``ln(power + 1e-12)``.
+    """
+
+    bands: Annotated[tuple[Band, ...], Meta(min_length=1)]
+    segment: Annotated[int, Meta(ge=2)] | None = None
+    log: bool = False
+
+
+class Envelope(_Spec, frozen=True, tag_field="kind", tag="envelope"):
+    """Magnitude of the analytic signal of each channel, shape (length, channels).
+
+    Frequencies outside ``low_hz`` to ``high_hz`` (None: half the rate) are taken out
+    first, and so is the mean.
+    """
+
+    low_hz: NotNegative = 0.0
+    high_hz: Positive | None = None
+
+
+class EnvelopeSpectrum(_Spec, frozen=True, tag_field="kind", tag="envelope_spectrum"):
+    """Amplitudes of the frequencies in the envelope, shape (channels, bins).
+
+    Bins ``first`` to ``last`` inclusive of ``2 / N |rfft(e - mean(e))|``: how deep the
+    signal between ``low_hz`` and ``high_hz`` is modulated, as faults of bearings do.
+    """
+
+    low_hz: NotNegative = 0.0
+    high_hz: Positive | None = None
+    first: Annotated[int, Meta(ge=0)] = 1
+    last: Annotated[int, Meta(ge=0)] | None = None
+
+
 class LogMel(_Spec, frozen=True, tag_field="kind", tag="log_mel"):
     """Log-mel energies of a one-channel window, shape (frames, bands).
 
-    Frames of ``frame_length`` samples every ``frame_step``, periodic Hann,
-    ``fft_length``-point magnitude, ``bands`` triangular HTK-mel bands from
-    ``low_hz`` to ``high_hz`` without area normalisation, then
-    ``ln(x + log_offset)``. ``peak`` first scales the window to peak 1.
+    Samples, times ``gain``, are cut into frames of ``frame_length`` every
+    ``frame_step``; ``taper``, ``fft_length``-point ``spectrum``, ``bands``
+    triangular bands from ``low_hz`` to ``high_hz``, then
+    ``clip((log(x + log_offset) + offset) * scale)``.
+
+    Attributes:
+        peak: First scale the window to peak 1; frames cannot be reused then.
+        taper: Periodic unless it says symmetric.
+        pre_emphasis: ``x[n] - pre_emphasis * x[n - 1]``; not 0 takes the window's first
+            sample for the one before its first frame.
+        spectrum: ``magnitude``, or its square.
+        mel: ``tensorflow``: HTK scale, triangles straight in mel, of height 1.
+            ``librosa``: Slaney's scale, triangles straight in Hz, of area 1.
+        log: ``ln``, ``db`` (``10 log10``), or ``none``.
+        clip: Lowest and highest value.
     """
 
     frame_length: Count
@@ -150,8 +272,17 @@ class LogMel(_Spec, frozen=True, tag_field="kind", tag="log_mel"):
     bands: Count
     low_hz: NotNegative
     high_hz: Positive
-    log_offset: Positive = 1e-6
+    log_offset: NotNegative = 1e-6
     peak: bool = False
+    taper: Taper = "hann"
+    gain: Positive = 1.0
+    pre_emphasis: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    spectrum: Literal["magnitude", "power"] = "magnitude"
+    mel: Literal["tensorflow", "librosa"] = "tensorflow"
+    log: Literal["ln", "db", "none"] = "ln"
+    offset: float = 0.0
+    scale: float = 1.0
+    clip: Annotated[tuple[float, ...], Meta(min_length=2, max_length=2)] | None = None
 
 
 class Mfcc(_Spec, frozen=True, tag_field="kind", tag="mfcc"):
@@ -161,17 +292,67 @@ class Mfcc(_Spec, frozen=True, tag_field="kind", tag="mfcc"):
     coefficients: Count
 
 
-FeatureSpec = Raw | Statistics | Spectrum | LogMel | Mfcc
+class MicroFrontend(_Spec, frozen=True, tag_field="kind", tag="micro_frontend"):
+    """The TensorFlow Lite Micro audio front end, shape (frames, 40).
+
+    Frames of 30 ms every 10 ms of one int16 channel at 16 kHz, with noise reduction
+    and gain control: a frame depends on all the stream before it.
+    """
+
+
+FeatureSpec = (
+    Raw
+    | Statistics
+    | Spectrum
+    | BandPower
+    | Envelope
+    | EnvelopeSpectrum
+    | LogMel
+    | Mfcc
+    | MicroFrontend
+)
+
+
+# --- normaliser ---------------------------------------------------------------
 
 
 class Normalise(_Spec, frozen=True):
-    """z-score: ``(x - mean) / std``, element by element over one window's features.
+    """Brings features to one scale, element by element over one window's features.
 
-    Both lists have one number per feature element, or one per last axis.
+    ``z_score``: ``(x - mean) / std``. ``quantile``: the share of the training values
+    below ``x``, between ``knots`` on a line, and for ``output: normal`` the point of
+    the normal distribution below which that share lies.
+
+    Attributes:
+        mean: One number per feature element, or one per last axis.
+        std: As many.
+        kind: Which of the two.
+        knots: Quantiles at equal steps from 0 to 1, ascending, one list per feature
+            element or per last axis, all of one length.
+        output: What a quantile normaliser gives out.
     """
 
-    mean: Annotated[tuple[float, ...], Meta(min_length=1)]
-    std: Annotated[tuple[Positive, ...], Meta(min_length=1)]
+    mean: tuple[float, ...] = ()
+    std: tuple[Positive, ...] = ()
+    kind: Literal["z_score", "quantile"] = "z_score"
+    knots: tuple[Annotated[tuple[float, ...], Meta(min_length=2, max_length=1024)], ...] = ()
+    output: Literal["uniform", "normal"] = "uniform"
+
+    def __post_init__(self) -> None:
+        given = {"mean": self.mean, "std": self.std, "knots": self.knots}
+        needed = ("mean", "std") if self.kind == "z_score" else ("knots",)
+        if any(bool(numbers) != (name in needed) for name, numbers in given.items()):
+            raise ConfigError(
+                f"a {self.kind} normaliser has "
+                + ", ".join(f"{len(numbers)} {name}" for name, numbers in given.items()),
+                expected=" and ".join(needed) + " alone",
+            )
+        lengths = {len(knots) for knots in self.knots}
+        if len(lengths) > 1 or any(list(knots) != sorted(knots) for knots in self.knots):
+            raise ConfigError(
+                f"knots come in the lengths {sorted(lengths)}",
+                expected="one length, and every list ascending",
+            )
 
 
 # --- the model and its answer -------------------------------------------------
@@ -284,8 +465,9 @@ class ModelSpec(_Spec, frozen=True):
         kind: What the model answers.
         stream: The samples it needs.
         window: How they are cut.
+        filters: Applied to the stream of samples, in order, before windows are cut.
         features: Computed per window and, if several, flattened and concatenated.
-        normalise: z-score of the features; None leaves them.
+        normalise: Brings the features to one scale; None leaves them.
         artefacts: Model files in order of preference.
         state: What the model keeps between windows.
         labels: Names of the outputs in order; one for a regressor or scorer.
@@ -308,6 +490,7 @@ class ModelSpec(_Spec, frozen=True):
     window: WindowSpec
     artefacts: Annotated[tuple[ArtefactSpec, ...], Meta(min_length=1)]
     labels: Annotated[tuple[str, ...], Meta(min_length=1)]
+    filters: Annotated[tuple[FilterSpec, ...], Meta(max_length=16)] = ()
     features: Annotated[tuple[FeatureSpec, ...], Meta(min_length=1)] = (Raw(),)
     normalise: Normalise | None = None
     state: StateSpec = StateSpec()
@@ -328,6 +511,12 @@ class ModelSpec(_Spec, frozen=True):
         if unknown:
             raise ConfigError(
                 f"limits name the labels {unknown}", expected=f"labels from {list(self.labels)}"
+            )
+        is_quantile = self.normalise is not None and self.normalise.kind == "quantile"
+        if is_quantile and "normaliser" in self.clamps.kinds:
+            raise ConfigError(
+                "clamps allow normaliser layers on a quantile normaliser",
+                expected="a z_score normaliser, or no such layers",
             )
 
 

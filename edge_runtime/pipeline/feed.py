@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
-from edge_runtime.pipeline.layers import Scales, normalise
 from edge_runtime.pipeline.quantise import Quantiser
+from edge_runtime.pipeline.scales import Scales, ZScore, normalise
 from edge_runtime.types import TensorSpec
 
 __all__ = ["Feed", "feed_features", "feed_samples"]
@@ -15,47 +16,89 @@ __all__ = ["Feed", "feed_features", "feed_samples"]
 Feed = Callable[[np.ndarray], np.ndarray]
 """Returns the tensor for samples or features (n, …); valid until the next call."""
 
-_TABLED = "iu"
+_INTEGERS = "biu"
 _LONGEST_TABLE_BYTES = 2
 
 
 def feed_samples(
     dtype: np.dtype, tensor: TensorSpec, shape: tuple[int, ...], scales: Scales | None
-) -> Feed | None:
-    """Return what turns raw windows into the tensor without floats in between.
+) -> tuple[Feed, bool]:
+    """Return what turns raw windows into the tensor, and whether nothing in it can overflow.
 
-    Every integer a sample can be has one integer in the tensor: both are kept in
-    a table, made by the same arithmetic that features go through.
+    Where both are small integers, every integer a sample can be has one integer in
+    the tensor: they are kept in a table, made by the arithmetic of `feed_features`.
 
     Args:
         dtype: Of the samples.
         tensor: Input tensor.
         shape: Its shape without the batch axis.
         scales: Mean and std to normalise with.
-
-    Returns:
-        None where samples are no small integers, or normalise differently.
     """
-    target = np.dtype(tensor.dtype)
-    if scales is None and dtype == target:
-        return _as_it_is(shape)
-    if dtype.kind not in _TABLED or dtype.itemsize > _LONGEST_TABLE_BYTES:
-        return None
-    if target.kind not in _TABLED or not _is_uniform(scales):
-        return None
-    return _tabled(_table_of(dtype, tensor, scales), dtype, shape)
+    if scales is None and dtype == np.dtype(tensor.dtype):
+        return _as_it_is(shape), dtype.kind in _INTEGERS
+    by_value = feed_features(tensor, shape, scales)
+
+    def feed(samples: np.ndarray) -> np.ndarray:
+        return by_value(samples.astype(np.float32, copy=False))
+
+    if not _is_small(dtype):
+        return feed, False
+    if _is_small(np.dtype(tensor.dtype)) and _is_uniform(scales):
+        return _tabled(_table_of(dtype, tensor, scales), dtype, shape), True
+    return feed, _is_bounded(feed, dtype, tensor)
 
 
 def feed_features(tensor: TensorSpec, shape: tuple[int, ...], scales: Scales | None) -> Feed:
     """Return what normalises and quantises features, float32."""
-    if scales is None and np.dtype(tensor.dtype) == np.float32:
-        return _as_it_is(shape)
+    normalised = _normaliser(scales)
+    if np.dtype(tensor.dtype) == np.float32:
+        as_it_is = _as_it_is(shape)
+        return as_it_is if scales is None else lambda features: as_it_is(normalised(features))
     quantiser = Quantiser(tensor)
 
     def feed(features: np.ndarray) -> np.ndarray:
-        return quantiser(normalise(features, scales)).reshape(len(features), *shape)
+        return quantiser(normalised(features)).reshape(len(features), *shape)
 
     return feed
+
+
+def _normaliser(scales: Scales | None) -> Callable[[np.ndarray], np.ndarray]:
+    """Return `normalise` with what does nothing left out, and one number in place of many."""
+    if not isinstance(scales, ZScore):
+        return lambda values: normalise(values, scales)
+    mean, std = _one_if_uniform(scales.mean), _one_if_uniform(scales.std)
+    if not np.any(mean):
+        return lambda values: values / std
+
+    def normalised(values: np.ndarray) -> np.ndarray:
+        result: np.ndarray = values - mean
+        result /= std
+        return result
+
+    return normalised
+
+
+def _one_if_uniform(numbers: np.ndarray) -> np.ndarray | np.float32:
+    first: np.float32 = numbers.flat[0]
+    return first if (numbers == first).all() else numbers
+
+
+def _is_small(dtype: np.dtype) -> bool:
+    return dtype.kind in "iu" and dtype.itemsize <= _LONGEST_TABLE_BYTES
+
+
+def _is_bounded(feed: Feed, dtype: np.dtype, tensor: TensorSpec) -> bool:
+    """Whether the largest and the smallest sample give ordinary numbers."""
+    limits = np.iinfo(dtype)
+    size = math.prod(tensor.shape[1:])
+    with np.errstate(all="raise"):
+        try:
+            for extreme in (limits.min, limits.max):
+                feed(np.full((1, size), extreme, dtype))
+        except (FloatingPointError, ValueError):
+            # Numbers for every channel need the window's own shape: not worth it.
+            return False
+    return True
 
 
 def _as_it_is(shape: tuple[int, ...]) -> Feed:
@@ -72,21 +115,19 @@ def _as_it_is(shape: tuple[int, ...]) -> Feed:
 
 def _is_uniform(scales: Scales | None) -> bool:
     """Whether every value is normalised alike."""
-    if scales is None:
-        return True
-    return bool((scales.mean == scales.mean.flat[0]).all()) and bool(
-        (scales.std == scales.std.flat[0]).all()
-    )
+    if not isinstance(scales, ZScore):
+        return scales is None
+    return all(np.ndim(_one_if_uniform(side)) == 0 for side in (scales.mean, scales.std))
 
 
 def _table_of(dtype: np.dtype, tensor: TensorSpec, scales: Scales | None) -> np.ndarray:
     """Return the tensor's integer for every integer of ``dtype``, in the order of its bits."""
     every = np.arange(1 << 8 * dtype.itemsize).astype(f"u{dtype.itemsize}").view(dtype)
-    values = every.astype(np.float32)
     with np.errstate(all="ignore"):
-        if scales is not None:
-            values = (values - scales.mean.flat[0]) / scales.std.flat[0]
-        return Quantiser(tensor)(values).copy()
+        # The values of all integers stand in for a window: one row, any number of them.
+        feed = feed_features(tensor, (len(every),), scales)
+        table: np.ndarray = feed(every.astype(np.float32)[None])[0].copy()
+        return table
 
 
 def _tabled(table: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> Feed:

@@ -3,41 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Sequence
 
 import numpy as np
 
-from edge_runtime.spec import WindowSpec
+from edge_runtime.pipeline.filters import StreamFilter
+from edge_runtime.spec import FilterSpec, StreamSpec, WindowSpec
 
-__all__ = ["Filtering", "SampleFilter", "filter_block"]
+__all__ = ["Filtering", "filter_block"]
 
 _LONGEST_BLOCK = 128
-
-
-class SampleFilter(Protocol):
-    """Changes the samples of a stream, a whole number of blocks at a time.
-
-    Attributes:
-        specs: What it does; two filters with equal specs do the same.
-    """
-
-    specs: object
-
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """Return float32 rows of the same shape, (k * block, channels)."""
-        ...
-
-    def reset(self) -> None:
-        """Forget all samples."""
-        ...
-
-    def state(self) -> bytes:
-        """Return what it remembers."""
-        ...
-
-    def restore(self, state: bytes) -> None:
-        """Go on from `state`'s bytes; raises ModelError if they do not fit."""
-        ...
 
 
 def filter_block(window: WindowSpec) -> int:
@@ -58,16 +33,26 @@ class Filtering:
     and that row comes out as NaN.
 
     Args:
-        sample_filter: The filter.
-        block: Samples it takes at once.
-        channels: Values in a row.
+        specs: The filters.
+        window: Decides the block.
+        stream: Channels and rate.
+
+    Attributes:
+        specs: As given.
+        rows: What waits, shape (n, channels), float32.
+        times: Its times, shape (n,), int64.
+
+    Raises:
+        ConfigError: A filter does not fit the rate.
     """
 
-    def __init__(self, sample_filter: SampleFilter, *, block: int, channels: int) -> None:
-        self._filter = sample_filter
-        self.specs = sample_filter.specs
-        self._block = block
-        self._channels = channels
+    def __init__(self, specs: Sequence[FilterSpec], window: WindowSpec, stream: StreamSpec) -> None:
+        self.specs = tuple(specs)
+        self._block = filter_block(window)
+        self._channels = len(stream.channels)
+        self._filter = StreamFilter(
+            specs, channels=self._channels, rate_hz=stream.rate_hz, block=self._block
+        )
         self.reset()
 
     def reset(self) -> None:

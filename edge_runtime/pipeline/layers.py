@@ -11,6 +11,7 @@ import numpy as np
 
 from edge_runtime.errors import BundleError, ShapeError
 from edge_runtime.pipeline.fuse import Reals, decay, from_link, to_link
+from edge_runtime.pipeline.scales import Scales, normalise, scales_of
 from edge_runtime.spec import (
     CalibrationLayer,
     FusionLayer,
@@ -19,7 +20,6 @@ from edge_runtime.spec import (
     LayerKind,
     Limit,
     ModelSpec,
-    Normalise,
     NormaliserLayer,
     PriorLayer,
     ResidualLayer,
@@ -33,53 +33,6 @@ _Step = Callable[[Reals, "np.ndarray | None", np.ndarray], Reals]
 
 _NS_PER_S = 1e9
 _FOREVER_NS = 2.0**61
-
-
-class Scales(msgspec.Struct, frozen=True, eq=False):
-    """Mean and std, each of one window's features' shape, float32."""
-
-    mean: np.ndarray
-    std: np.ndarray
-
-
-def scales_of(numbers: Normalise | NormaliserLayer, shape: tuple[int, ...], where: str) -> Scales:
-    """Spread mean and std over one window's features.
-
-    Args:
-        numbers: One per feature element, or one per last axis.
-        shape: Shape of one window's features.
-        where: What they belong to, for the message.
-
-    Raises:
-        ShapeError: Their lengths fit neither.
-    """
-    size = int(np.prod(shape))
-    lengths = {len(numbers.mean), len(numbers.std)}
-    if lengths == {size}:
-        spread = shape
-    elif lengths == {shape[-1]}:
-        spread = (shape[-1],)
-    else:
-        raise ShapeError(
-            f"mean has {len(numbers.mean)} and std {len(numbers.std)} numbers",
-            where=where,
-            expected=f"{size} or {shape[-1]} each, for features of shape {shape}",
-            remedy="Fit it again on this model's features.",
-        )
-    mean, std = (
-        np.broadcast_to(np.array(side, np.float32).reshape(spread), shape).copy()
-        for side in (numbers.mean, numbers.std)
-    )
-    return Scales(mean, std)
-
-
-def normalise(features: np.ndarray, scales: Scales | None) -> np.ndarray:
-    """Return ``(x - mean) / std``, float32; the features themselves without scales."""
-    if scales is None:
-        return features
-    result: np.ndarray = features - scales.mean
-    result /= scales.std
-    return result
 
 
 class Active(msgspec.Struct, frozen=True, eq=False):

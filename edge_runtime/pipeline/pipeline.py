@@ -101,11 +101,12 @@ class Pipeline:
         self._keeps_inputs = upload in ("features", "windows")
         self._at_once = _windows_at_once(spec, block)
         self.scorer = Scorer(spec, session, block, micro_batch)
-        self._cutter = Cutter(spec.window, spec.stream)
+        self._cutter = Cutter(spec.window, spec.stream, spec.filters)
         self._decider = Decider(spec, stream)
         # What the model last saw of this stretch, to bring another one to the same state.
         self._recent: deque[np.ndarray] = deque(maxlen=spec.state.warm_up)
         self._routed: Active | None = None
+        self._features_follow = False
         self.activate(layers)
 
     @property
@@ -188,22 +189,24 @@ class Pipeline:
         return self._merged([output for output in outputs if len(output.estimates)])
 
     def score_windows(self, windows: Windows) -> Estimates:
-        """Score windows that are already cut; touches no state.
+        """Score windows that are already cut; touches no state of the stream.
 
         Args:
-            windows: Finite samples of the spec's length and channels, in any order.
+            windows: Finite samples of the spec's length and channels; in any order,
+                unless an answer depends on the windows before: then they are one
+                stretch, each following the one before, and begin with fresh state.
 
         Returns:
             One row per window, byte-equal to what `push` gives for it.
         """
         with np.errstate(all="ignore"):
-            scorer = self.scorer
-            if scorer.is_stateful:
-                scorer = scorer.fork()
+            scorer = self.scorer.fork() if self.scorer.is_stateful else self.scorer
             parts = []
             for part, active in self._runs(windows):
                 question = self._asked(part, active, scorer)
                 parts.append(self._estimated(question, scorer.score(question.tensor)))
+            # What comes next on the stream does not follow these windows.
+            self._features_follow = False
         return self._merged_estimates(parts)
 
     def _pushed(self, frame: Frame) -> Output:
@@ -241,9 +244,13 @@ class Pipeline:
         if active is not self._routed or samples.dtype is not self._routed_dtype:
             self._choose_route(active, samples.dtype)
         route = self._route
-        features = scorer.features(samples) if self._needs_features else None
+        features = None
+        if self._needs_features:
+            is_fresh = windows.is_fresh or not self._features_follow
+            features = scorer.features(samples, is_fresh=is_fresh)
+        self._features_follow = self._needs_features
         tensor = route.feed(samples if features is None or route.is_direct else features)
-        if scorer.is_stateful:
+        if scorer.has_memory:
             self._note_state(windows, tensor, scorer)
         inputs = self._kept(samples, features) if self._keeps_inputs else None
         return Question(windows, active, tensor, features, inputs)
@@ -285,14 +292,13 @@ class Pipeline:
     def _note_state(self, windows: Windows, tensor: np.ndarray, scorer: Scorer) -> None:
         """Start a stretch with fresh state, and remember what the model is about to see."""
         if windows.is_fresh:
-            scorer.reset()
+            scorer.session.reset()
+        kept = min(len(tensor), self.spec.state.warm_up)
         if scorer is self.scorer:
             if windows.is_fresh:
                 self._recent.clear()
-            self._recent.extend(tensor[len(tensor) - self._kept_rows(tensor) :].copy())
-
-    def _kept_rows(self, tensor: np.ndarray) -> int:
-        return min(len(tensor), self.spec.state.warm_up)
+            if kept:
+                self._recent.extend(tensor[len(tensor) - kept :].copy())
 
     def _kept(self, samples: np.ndarray, features: np.ndarray | None) -> np.ndarray | None:
         """Copy what goes along with the estimates; the arrays may be views of the buffer."""
@@ -370,7 +376,8 @@ class Pipeline:
         """
         self._cutter.take_over(other._cutter)
         self._decider.take_over(other._decider)
-        if self.scorer.is_stateful:
+        self._features_follow = self.scorer.adopt_features(other.scorer) and other._features_follow
+        if self.scorer.has_memory:
             self._warm_up([tensor for tensor in other._recent if self._fits(tensor)])
         self._nothing = self._empty_output()
 
@@ -382,7 +389,7 @@ class Pipeline:
         """Bring the model to the state in which these windows leave it."""
         self._recent.clear()
         self._recent.extend(recent)
-        self.scorer.reset()
+        self.scorer.session.reset()
         for tensor in self._recent:
             self.scorer.session.run(tensor[None])
 
@@ -416,13 +423,14 @@ class Pipeline:
         found = self._decoded(snapshot, base or self.base)
         before = self._cutter.state()
         self._cutter.restore(found.cutter)
+        self._features_follow = False
         try:
             if found.base == self.base:
                 self._decider.restore(found.decider)
                 self._restore_model(found)
             else:
                 self._decider.adopt(found.decider)
-                self.scorer.reset()
+                self.scorer.session.reset()
         except ModelError:
             self._cutter.restore(before)
             raise

@@ -13,7 +13,7 @@ from edge_runtime.pipeline.answer import reader_of
 from edge_runtime.pipeline.features import Extractor
 from edge_runtime.pipeline.feed import Feed, feed_features, feed_samples
 from edge_runtime.pipeline.fuse import Reals
-from edge_runtime.pipeline.layers import Scales
+from edge_runtime.pipeline.scales import Scales
 from edge_runtime.ports import Session
 from edge_runtime.spec import ModelSpec, Raw
 from edge_runtime.types import TensorSpec
@@ -35,7 +35,7 @@ class Route(NamedTuple):
     Attributes:
         feed: Makes the tensor.
         is_direct: Whether it takes the samples themselves; else their features.
-        is_quiet: Whether it is made of integers alone, where nothing can overflow.
+        is_quiet: Whether nothing in it can overflow.
     """
 
     feed: Feed
@@ -57,7 +57,8 @@ class Scorer:
     Attributes:
         session: As given.
         feature_shape: Of one window's features.
-        is_stateful: Whether an answer depends on the windows before.
+        has_memory: Whether the model keeps state from window to window.
+        is_stateful: Whether an answer depends on the windows before, by model or features.
 
     Raises:
         ShapeError: Features do not fit the input tensor, or outputs the labels.
@@ -76,16 +77,19 @@ class Scorer:
         self.session = session
         self._input, self._output = _tensors(session)
         window = (spec.window.length, len(spec.stream.channels))
-        self._extract = Extractor(spec.features, window, rate_hz=spec.stream.rate_hz)
+        self._extract = Extractor(
+            spec.features, window, rate_hz=spec.stream.rate_hz, hop=spec.window.hop
+        )
         self.feature_shape = self._extract.shape
+        self.has_memory = session.state_kind != "stateless"
+        self.is_stateful = self.has_memory or self._extract.is_stateful
         self._shape = self._fitted_shape()
         is_small = math.prod(self.feature_shape) <= _LARGEST_BATCHED_INPUT
         self._block = block if is_small else 1
-        can_fill = is_small and block > 1 and session.state_kind == "stateless"
+        can_fill = is_small and block > 1 and not self.has_memory
         self._micro_batch = micro_batch if can_fill and micro_batch else BATCH
         self._check_outputs()
         self._read = reader_of(spec, self._input, self._output)
-        self.is_stateful = session.state_kind != "stateless"
 
     def _fitted_shape(self) -> tuple[int, ...]:
         """Return the input tensor's shape without the batch axis."""
@@ -122,20 +126,30 @@ class Scorer:
         """Return a scorer of the same model with fresh state of its own."""
         return Scorer(self._spec, self.session.fork(), *self._sizes)
 
-    def reset(self) -> None:
-        """Forget all windows."""
-        self.session.reset()
+    def adopt_features(self, other: Scorer) -> bool:
+        """Go on with the features of ``other``, if they are the same; tell whether."""
+        mine, its = (
+            (spec.features, spec.window, spec.stream) for spec in (self._spec, other._spec)
+        )
+        is_same = mine == its
+        if is_same:
+            self._extract = other._extract
+        return is_same
 
-    def features(self, samples: np.ndarray) -> np.ndarray:
-        """Return the features of windows (n, length, channels), float32; may be a view."""
-        return self._extract(samples)
+    def features(self, samples: np.ndarray, *, is_fresh: bool = True) -> np.ndarray:
+        """Return the features of windows (n, length, channels), float32; may be a view.
+
+        Args:
+            samples: The windows.
+            is_fresh: False promises that they follow the windows of the call before.
+        """
+        return self._extract(samples, is_fresh=is_fresh)
 
     def route(self, dtype: np.dtype, scales: Scales | None) -> Route:
         """Return how windows of ``dtype`` reach the tensor when normalised with ``scales``."""
         if self._spec.features == (Raw(),):
-            feed = feed_samples(dtype, self._input, self._shape, scales)
-            if feed is not None:
-                return Route(feed, is_direct=True, is_quiet=dtype.kind in "biu")
+            feed, is_quiet = feed_samples(dtype, self._input, self._shape, scales)
+            return Route(feed, True, is_quiet)
         return Route(feed_features(self._input, self._shape, scales), False, False)
 
     def score_features(self, features: np.ndarray, scales: Scales | None) -> Reals:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 import numpy as np
 
 from edge_runtime.errors import ModelError, ShapeError
-from edge_runtime.pipeline.filtering import Filtering, SampleFilter, filter_block
-from edge_runtime.spec import StreamSpec, WindowSpec
+from edge_runtime.pipeline.filtering import Filtering
+from edge_runtime.spec import FilterSpec, StreamSpec, WindowSpec
 from edge_runtime.types import Frame, Windows
 
 __all__ = ["Cutter", "CutterState"]
@@ -69,13 +69,16 @@ class Cutter:
     Args:
         window: Length, hop, padding and what counts as a gap.
         stream: Channels and rate.
-        sample_filter: Changes the samples first; they are then float32. It starts
-            anew after a gap; in place of a value that is not finite it gets the
+        filters: Applied to the samples first, which are then float32. They start
+            anew after a gap; in place of a value that is not finite they get the
             channel's last one.
+
+    Raises:
+        ConfigError: A filter does not fit the rate.
     """
 
     def __init__(
-        self, window: WindowSpec, stream: StreamSpec, sample_filter: SampleFilter | None = None
+        self, window: WindowSpec, stream: StreamSpec, filters: Sequence[FilterSpec] = ()
     ) -> None:
         self._length = window.length
         self._hop = window.hop
@@ -85,9 +88,8 @@ class Cutter:
         self._period_ns = stream.period_ns
         self._longest_step_ns = int(window.gap_periods * stream.period_ns)
         self._filtering: Filtering | None = None
-        if sample_filter is not None:
-            block = filter_block(window)
-            self._filtering = Filtering(sample_filter, block=block, channels=self._channels)
+        if filters:
+            self._filtering = Filtering(filters, window, stream)
         self._block = max(1, min(_BLOCK_SAMPLES, _BLOCK_VALUES // self._channels))
         self._capacity = 4 * self._length + 2 * self._block
         self.discarded = {"out_of_order": 0, "gap": 0, "not_finite": 0}

@@ -21,10 +21,14 @@ from edge_runtime.pipeline import Pipeline, push_together, shape_of
 from edge_runtime.ports import Session, SessionOptions
 from edge_runtime.spec import (
     ArtefactSpec,
+    BandPower,
+    Butterworth,
     CalibrationLayer,
     ChannelSpec,
     Clamps,
+    EnvelopeSpectrum,
     FeatureSpec,
+    FilterSpec,
     FusionLayer,
     Layer,
     Limit,
@@ -36,6 +40,7 @@ from edge_runtime.spec import (
     OutputSpec,
     PriorLayer,
     Raw,
+    Rectify,
     ResidualLayer,
     Smoothing,
     Spectrum,
@@ -173,13 +178,13 @@ def layers_of(features: int) -> list[Layer]:
 
 
 def reference_pipeline(
-    features: tuple[FeatureSpec, ...], *, has_layers: bool, upload: str
+    features: tuple[FeatureSpec, ...], *, has_layers: bool, upload: str, **more: object
 ) -> Pipeline:
     """Make a pipeline over a dense network in numpy."""
-    plain = spec_of(features)
+    plain = spec_of(features, **more)
     shape = shape_of(features, (16, len(plain.stream.channels)))
     size = int(np.prod(shape))
-    spec = spec_of(features, normalise=Normalise((0.5,) * size, (20.0,) * size))
+    spec = spec_of(features, normalise=Normalise((0.5,) * size, (20.0,) * size), **more)
     random = np.random.default_rng(11)
     layers = [(size, 8), (8, len(LABELS))]
     session = ReferenceSession(
@@ -204,13 +209,23 @@ FEATURES: list[tuple[FeatureSpec, ...]] = [
     (Spectrum(log=True),),
     (Statistics(("rms", "min")), Spectrum(first=1, last=4), Raw()),
     (LogMel(8, 4, 16, 4, 1.0, 50.0),),
+    (LogMel(8, 3, 16, 4, 1.0, 50.0),),
     (Mfcc(LogMel(8, 4, 16, 4, 1.0, 50.0, peak=True), 3),),
+    (BandPower(((1.0, 10.0), (20.0, 50.0))), EnvelopeSpectrum(last=4)),
+]
+WINDOWS = [WindowSpec(16, 3), WindowSpec(16, 4, pad=5), WindowSpec(16, 20, pad=15)]
+FILTERS: list[tuple[FilterSpec, ...]] = [
+    (),
+    (Butterworth("lowpass", (10.0,), order=3),),
+    (Butterworth("highpass", (2.0,)), Rectify()),
 ]
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     features=st.sampled_from(FEATURES),
+    window=st.sampled_from(WINDOWS),
+    filters=st.sampled_from(FILTERS),
     has_layers=st.booleans(),
     upload=st.sampled_from(["none", "features", "windows"]),
     count=st.integers(1, 600),
@@ -220,6 +235,8 @@ FEATURES: list[tuple[FeatureSpec, ...]] = [
 )
 def test_no_way_of_running_changes_a_byte(
     features: tuple[FeatureSpec, ...],
+    window: WindowSpec,
+    filters: tuple[FilterSpec, ...],
     has_layers: bool,
     upload: str,
     count: int,
@@ -228,7 +245,14 @@ def test_no_way_of_running_changes_a_byte(
     seed: int,
 ) -> None:
     """Sample by sample, in chunks, vectorised and across restarts: one answer."""
-    make = functools.partial(reference_pipeline, features, has_layers=has_layers, upload=upload)
+    make = functools.partial(
+        reference_pipeline,
+        features,
+        has_layers=has_layers,
+        upload=upload,
+        window=window,
+        filters=filters,
+    )
     frame = stream_of(count, len(make().spec.stream.channels), seed, dtype=dtype)
 
     expected = by_sample(make, frame)
