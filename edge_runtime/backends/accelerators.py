@@ -90,7 +90,7 @@ PROVIDERS: Mapping[str, _Provider] = MappingProxyType(
         "nnapi": _Provider("NnapiExecutionProvider", _OWN_BUILD),
         "openvino": _Provider(
             "OpenVINOExecutionProvider",
-            _wheel("onnxruntime-openvino", "an Intel processor, GPU or NPU"),
+            _wheel("onnxruntime-openvino", "an x86-64 processor, or an Intel GPU or NPU"),
         ),
         "qnn": _Provider(
             "QNNExecutionProvider",
