@@ -122,7 +122,8 @@ class Choice(msgspec.Struct, frozen=True):
         block: Windows a session answers at once where many are ready: 1, or a
             number for which the answers were proven byte-equal to single ones.
         micro_batch: Number of ready windows from which a block of 32, filled up
-            with anything, takes less time than single calls; None if it never does.
+            with anything, takes less time than single calls; None where a full one
+            is not clearly quicker.
     """
 
     backend: str | None = None

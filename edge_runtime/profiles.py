@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from edge_runtime.bundle import Bundle, artefact_kind
+from edge_runtime.bundle import Bundle
 from edge_runtime.errors import ConfigError
 from edge_runtime.machine import Machine
 from edge_runtime.ports import Choice
@@ -112,7 +112,7 @@ def explain_choice(bundle: Bundle, explicit: Choice, folder: Path | None = None)
         why = "measured with other runtimes or on another machine" if stale else "never measured"
         return Found(explicit, f"as configured or by default; {why} (edge-runtime tune)")
     for place, measured in enumerate(profile.ranked):
-        if _agrees(measured.choice, explicit) and _has_file(bundle, measured.choice):
+        if _agrees(measured.choice, explicit):
             why = f"tuned for {profile.goal}: {measured.median_us:.0f} µs a window"
             if place:
                 why += f", place {place + 1} because the configuration asks for it"
@@ -197,12 +197,6 @@ def _agrees(measured: Choice, explicit: Choice) -> bool:
     names = ("backend", "artefact", "threads", "accelerator")
     asked = {name: getattr(explicit, name) for name in names}
     return all(want is None or getattr(measured, name) == want for name, want in asked.items())
-
-
-def _has_file(bundle: Bundle, choice: Choice) -> bool:
-    kind = choice.backend and artefact_kind(choice.backend)
-    files = [one.file for one in bundle.spec.artefacts if kind in (None, one.backend)]
-    return choice.artefact is None or choice.artefact in files
 
 
 def _completed(explicit: Choice, measured: Choice) -> Choice:

@@ -40,6 +40,7 @@ BLOCKS = (8, 32, 128, 512, 2048)
 """Sizes of block that are tried, beside a single window."""
 
 _MICRO_BATCH = 32
+_LEAST_BLOCK_GAIN = 1.3
 _SLICE_S = 0.01
 # The rest of the time is for the last round to end, and for the children.
 _SHARE = 0.9
@@ -263,8 +264,9 @@ class _Runner:
         if not all(key in self._samples for key in keys):
             return None
         single_us, block_us = (self._median_us("engine", rows) for rows in (1, _MICRO_BATCH))
-        count = math.floor(block_us / single_us) + 1
-        return max(2, count) if count <= _MICRO_BATCH else None
+        if _LEAST_BLOCK_GAIN * block_us > _MICRO_BATCH * single_us:
+            return None  # convolutions gain a few percent at most: not worth the waiting
+        return max(2, math.floor(block_us / single_us) + 1)
 
     def _window_us(self) -> float:
         return self._median_us("window", 1)
