@@ -192,8 +192,8 @@ def open_onnx(runtime: Any, model: bytes, settings: Any, options: SessionOptions
 def providers_here(runtime: Any) -> tuple[str, ...]:
     """Return the accelerators this build of onnxruntime has, by short name where there is one."""
     short = {provider.name: name for name, provider in PROVIDERS.items()}
-    available = [one for one in runtime.get_available_providers() if one not in _NO_ACCELERATORS]
-    return tuple(short.get(one, one) for one in available)
+    available: list[str] = runtime.get_available_providers()
+    return tuple(short.get(one, one) for one in available if one not in _NO_ACCELERATORS)
 
 
 def _session(runtime: Any, model: bytes, settings: Any, providers: list[Any]) -> Any:

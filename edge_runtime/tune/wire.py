@@ -15,7 +15,8 @@ class Ask(msgspec.Struct, frozen=True):
     """Take samples for a while.
 
     Attributes:
-        what: ``window``: one window through the pipeline; ``block``: ``rows`` windows
+        what: ``window``: one window through the pipeline, or through the session alone
+            for a model with state; ``block``: ``rows`` windows
             through it at once; ``engine``: ``rows`` ready inputs through the session alone.
         rows: Windows in one call.
         seconds: Stop after this time; one sample is taken at least.
