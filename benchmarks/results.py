@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
-
-from edge_runtime.machine import installed_version, processor
 
 __all__ = ["Row", "machine", "merge", "show"]
 
@@ -64,9 +63,9 @@ def merge(path: Path, rows: Sequence[Row]) -> list[dict[str, object]]:
 def machine() -> str:
     """Describe what the figures were measured on."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    versions = ", ".join(f"{name} {installed_version(name) or 'absent'}" for name in _PACKAGES)
+    versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
     return (
-        f"{processor()}, {os.cpu_count()} cores, load {load}\n"
+        f"{_processor()}, {os.cpu_count()} cores, load {load}\n"
         f"Python {platform.python_version()}, {versions}"
     )
 
@@ -94,3 +93,19 @@ def _cells(row: Row) -> tuple[str, ...]:
     bar = "" if row.bar is None else f"{row.bar:g}"
     peers = ", ".join(f"{name} {value:g}" for name, value in row.peers.items())
     return (row.id, f"{row.value:g}", row.unit, bar, "yes" if row.ok else "NO", peers)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"

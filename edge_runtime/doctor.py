@@ -27,7 +27,7 @@ from edge_runtime.backends import load_session
 from edge_runtime.backends.accelerators import delegates_here, providers_here
 from edge_runtime.child import child_command, child_environment, replies
 from edge_runtime.errors import EdgeError, MissingExtra, ModelError
-from edge_runtime.machine import RUNTIMES, cores, installed_version, memory_mb, processor
+from edge_runtime.machine import RUNTIMES, cores, installed_version, memory_mb, processor, vectors
 from edge_runtime.ports import Backend, SessionOptions
 from edge_runtime.version import __version__
 
@@ -86,6 +86,7 @@ class Report(msgspec.Struct, frozen=True):
         architecture: Such as ``x86_64`` or ``aarch64``.
         libc: Name and version of the C library; empty where there is none to name.
         processor: Name of the processor or board.
+        vectors: Its vector instructions, of those that kernels ask for.
         cores: Processors this process may use.
         memory_mb: The machine's memory, MiB.
         backends: Every registered runtime.
@@ -99,6 +100,7 @@ class Report(msgspec.Struct, frozen=True):
     architecture: str
     libc: str
     processor: str
+    vectors: tuple[str, ...]
     cores: int
     memory_mb: int
     backends: tuple[Health, ...]
@@ -126,6 +128,7 @@ def examine(*, limit_s: float = _LIMIT_S) -> Report:
         architecture=platform.machine(),
         libc=" ".join(platform.libc_ver()).strip(),
         processor=processor(),
+        vectors=vectors(),
         cores=cores(),
         memory_mb=memory_mb(),
         backends=backends,

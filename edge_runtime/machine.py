@@ -11,7 +11,16 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["RUNTIMES", "Machine", "cores", "installed_version", "memory_mb", "processor", "rss_mb"]
+__all__ = [
+    "RUNTIMES",
+    "Machine",
+    "cores",
+    "installed_version",
+    "memory_mb",
+    "processor",
+    "rss_mb",
+    "vectors",
+]
 
 RUNTIMES = (
     "numpy",
@@ -27,6 +36,18 @@ RUNTIMES = (
 )
 """Packages whose version decides how fast a model runs, and with which numbers."""
 
+_VECTORS = (
+    "amx_int8",
+    "asimd",
+    "asimddp",
+    "avx2",
+    "avx512_vnni",
+    "avx512f",
+    "avx_vnni",
+    "i8mm",
+    "sve",
+)
+
 
 class Machine(msgspec.Struct, frozen=True):
     """What a measurement of speed depends on.
@@ -35,12 +56,15 @@ class Machine(msgspec.Struct, frozen=True):
         processor: Name of the processor, or of the board.
         cores: Processors the system has.
         architecture: Such as ``x86_64`` or ``aarch64``.
+        vectors: Vector instructions that kernels for float and int8 are chosen by:
+            two machines of one name may differ in them.
         runtimes: Version of each installed package of `RUNTIMES`.
     """
 
     processor: str
     cores: int
     architecture: str
+    vectors: tuple[str, ...]
     runtimes: dict[str, str]
 
     @classmethod
@@ -48,7 +72,13 @@ class Machine(msgspec.Struct, frozen=True):
         """Describe the machine this process runs on."""
         found = {name: installed_version(name) for name in RUNTIMES}
         runtimes = {name: number for name, number in found.items() if number is not None}
-        return cls(processor(), os.cpu_count() or 1, platform.machine(), runtimes)
+        return cls(
+            processor=processor(),
+            cores=os.cpu_count() or 1,
+            architecture=platform.machine(),
+            vectors=vectors(),
+            runtimes=runtimes,
+        )
 
     @property
     def key(self) -> str:
@@ -58,13 +88,25 @@ class Machine(msgspec.Struct, frozen=True):
 
 def processor() -> str:
     """Return the name of the processor; on ARM boards, which name none, of the board."""
+    told = _cpuinfo()
+    return told.get("model name") or told.get("model") or platform.processor() or platform.machine()
+
+
+def vectors() -> tuple[str, ...]:
+    """Return the vector instructions this machine has, of those that kernels ask for."""
+    told = _cpuinfo()
+    flags = (told.get("flags") or told.get("features") or "").split()
+    return tuple(name for name in _VECTORS if name in flags)
+
+
+def _cpuinfo() -> dict[str, str]:
+    """Return the first value of each line of ``/proc/cpuinfo``, by name in lower case."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
+        return {}
     pairs = [line.partition(":") for line in lines]
-    named = {name.strip().lower(): value.strip() for name, _, value in reversed(pairs)}
-    return named.get("model name") or named.get("model") or platform.machine()
+    return {name.strip().lower(): value.strip() for name, _, value in reversed(pairs)}
 
 
 def cores() -> int:

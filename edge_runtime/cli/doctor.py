@@ -45,7 +45,8 @@ class Doctor:
 def _drawn(report: Report) -> str:
     memory = f"{report.memory_mb / 1024:.1f} GiB"
     parts = [
-        f"machine  {report.processor}, {report.cores} cores, {memory}, {report.architecture}",
+        f"machine  {report.processor}, {report.cores} cores, {memory}",
+        f"vectors  {report.architecture}, {', '.join(report.vectors) or 'none known'}",
         f"system   {report.platform}, {report.libc}".rstrip(", "),
         f"python   {report.python}, edge-runtime {report.edge_runtime}",
         "",

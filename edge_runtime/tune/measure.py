@@ -132,22 +132,25 @@ class _Crew:
         """Time single windows, then blocks of each size, all candidates in turn."""
         self._seconds = seconds
         self._deadline_s = time.monotonic() + seconds
-        for _ in self._rounds((1 - _WINDOWS_SHARE) * seconds):
-            for one in self.live():
+        for crew in self._rounds((1 - _WINDOWS_SHARE) * seconds):
+            for one in crew:
                 self._tell("one window", one)
                 one.take(Ask("window", 1, _SLICE_S))
-        for _ in self._rounds(0.0):
-            for one in self.live():
+        for crew in self._rounds(0.0):
+            for one in crew:
                 self._tell("blocks", one)
                 for ask in one.block_asks():
                     one.take(ask)
 
-    def _rounds(self, left_s: float) -> Iterator[None]:
-        """Go on until only ``left_s`` of the time is left; three rounds at least."""
+    def _rounds(self, left_s: float) -> Iterator[list[_Runner]]:
+        """Go on until only ``left_s`` of the time is left; three rounds at least.
+
+        Every other round goes backwards, so that nobody always follows the same one.
+        """
         for number in itertools.count():
             if number >= _LEAST_ROUNDS and self._deadline_s - time.monotonic() <= left_s:
                 return
-            yield
+            yield self.live()[:: -1 if number % 2 else 1]
 
     def _tell(self, step: str, one: _Runner) -> None:
         left = max(0.0, self._deadline_s - time.monotonic()) / max(self._seconds, 1e-9)

@@ -20,8 +20,8 @@ def test_this_machine_is_described() -> None:
 
 def test_the_key_is_the_same_tomorrow() -> None:
     """Equal machines have equal keys, whatever the order of their packages."""
-    one = Machine("cpu", 4, "aarch64", {"numpy": "2", "onnxruntime": "1"})
-    other = Machine("cpu", 4, "aarch64", {"onnxruntime": "1", "numpy": "2"})
+    one = Machine("cpu", 4, "aarch64", ("asimd",), {"numpy": "2", "onnxruntime": "1"})
+    other = Machine("cpu", 4, "aarch64", ("asimd",), {"onnxruntime": "1", "numpy": "2"})
 
     assert one.key == other.key
 
@@ -32,13 +32,14 @@ def test_the_key_is_the_same_tomorrow() -> None:
         {"processor": "another"},
         {"cores": 2},
         {"architecture": "x86_64"},
+        {"vectors": ("asimd", "asimddp")},
         {"runtimes": {"numpy": "3"}},
         {"runtimes": {}},
     ],
 )
 def test_any_change_changes_the_key(change: dict[str, object]) -> None:
     """A measurement on another machine, or with another runtime, is another one."""
-    machine = Machine("cpu", 4, "aarch64", {"numpy": "2"})
+    machine = Machine("cpu", 4, "aarch64", ("asimd",), {"numpy": "2"})
 
     assert msgspec.structs.replace(machine, **change).key != machine.key
 

@@ -142,7 +142,7 @@ def test_an_absent_accelerator_ends_run_with_its_remedy(
 
 def _report(*states: str) -> Report:
     backends = tuple(Health(f"b{i}", state=state) for i, state in enumerate(states))  # type: ignore[arg-type]
-    return Report("0", "3", "Linux", "x", "", "cpu", 1, 1024, backends, (), ())
+    return Report("0", "3", "Linux", "x", "", "cpu", (), 1, 1024, backends, (), ())
 
 
 @pytest.mark.parametrize(("states", "code"), [(("works", "broken"), 0), (("absent", "broken"), 1)])
