@@ -93,7 +93,7 @@ def _steps(stream: StreamGraph) -> list[str]:
 
 
 def _how(choice: Choice) -> str:
-    engine = choice.backend or "the backend of its kind"
+    engine = choice.backend or "the default engine"
     threads = choice.threads or 1
     where = f" on {choice.accelerator}" if choice.accelerator else ""
     return f"{engine}{where}, {threads} thread{'' if threads == 1 else 's'}"

@@ -73,6 +73,13 @@ class Tune:
             help="time for each candidate (default 2)",
         )
         parser.add_argument(
+            "--limit-s",
+            type=float,
+            default=20.0,
+            metavar="S",
+            help="a candidate that is silent for so long has failed (default 20)",
+        )
+        parser.add_argument(
             "--profiles",
             type=Path,
             metavar="DIR",
@@ -101,6 +108,7 @@ def _tuned(args: argparse.Namespace) -> Tuning:
             backends=args.backend,
             accelerators=args.accelerator,
             seconds=args.seconds,
+            limit_s=args.limit_s,
             on_progress=progress.tell,
         )
     finally:

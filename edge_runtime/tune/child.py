@@ -23,7 +23,7 @@ from edge_runtime.errors import EdgeError, MissingExtra
 from edge_runtime.machine import rss_mb
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.ports import Choice, Session
-from edge_runtime.timing import Sample, take_sample
+from edge_runtime.timing import take_sample
 from edge_runtime.tune.candidates import Candidate
 from edge_runtime.tune.wire import Ask, Failed, Opened, Reply, Took
 from edge_runtime.types import StateKind, Windows
@@ -32,7 +32,8 @@ from edge_runtime.update.proof import golden_windows
 __all__ = ["Subject", "main"]
 
 _FIRST_LOOK_S = 0.02
-_LARGEST_GOLDEN = 64
+_GOLDEN_S = 0.5
+_LEAST_GOLDEN, _MOST_GOLDEN = 2, 64
 
 
 class Subject:
@@ -48,11 +49,12 @@ class Subject:
 
     def __init__(self, bundle: Bundle, candidate: Candidate) -> None:
         golden = bundle.golden()
-        self._golden = Golden(golden.inputs[:_LARGEST_GOLDEN], golden.outputs[:_LARGEST_GOLDEN])
         self._spec, self._base = bundle.spec, bundle.digest
         before_mb = rss_mb()
         self._session = open_session(bundle, _choice(candidate))
         self._pipelines: dict[int, Pipeline] = {}
+        count = self._affordable(golden_windows(golden.inputs[:1]))
+        self._golden = Golden(golden.inputs[:count], golden.outputs[:count])
         self._is_stateless = self._session.state_kind == "stateless"
         self._singles = [golden_windows(one[None]) for one in self._golden.inputs]
         self._answers = self._answered()
@@ -77,17 +79,23 @@ class Subject:
         )
 
     def take(self, ask: Ask) -> Took:
-        """Take samples until the time is up; the first call is not counted."""
+        """Take samples until the time is up; the first counts only if it takes all of it."""
         if ask.what == "block" and not self._is_equal(ask.rows):
             return Took((), 0.0, is_equal=False)
         call = self._call(ask.what, ask.rows)
-        call()
-        samples: list[Sample] = []
         start_s = time.perf_counter()
+        first = take_sample(call)
+        samples = [first] if first.us >= ask.seconds * 1e6 else []
         while not samples or time.perf_counter() - start_s < ask.seconds:
             samples.append(take_sample(call))
         cpu_us = _cpu_us(call, 1 + len(samples) // 2) if ask.what == "window" else 0.0
         return Took(tuple(samples), cpu_us)
+
+    def _affordable(self, window: Windows) -> int:
+        """Return how many golden windows a slow model has the time for."""
+        self._pipeline(1).score_windows(window)
+        us = take_sample(lambda: self._pipeline(1).score_windows(window)).us
+        return max(_LEAST_GOLDEN, min(_MOST_GOLDEN, int(_GOLDEN_S * 1e6 / us)))
 
     def _answered(self) -> np.ndarray:
         """Answer the golden windows one by one, in order, from a fresh start."""

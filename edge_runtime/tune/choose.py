@@ -1,6 +1,6 @@
 """From measurements to a choice, by rules that can be read.
 
-1. Only a candidate that answers every golden window within the bundle's
+1. Only a candidate that answers the golden windows, up to 64 of them, within the bundle's
    tolerance, and twice alike, may be chosen.
 2. More threads must pay: less than 1.3 times as fast for more than twice the
    processor time is not worth it.
@@ -53,7 +53,7 @@ class Row(msgspec.Struct, frozen=True):
         p99_us: The time that 99 of 100 windows stay below.
         cpu_us: Processor time of one window, all threads together.
         rss_mb: Memory that runtime and model added, MiB.
-        golden: Number of golden windows.
+        golden: Number of golden windows that were asked.
         agreeing: How many were answered within the bundle's tolerance.
         worst: Largest distance to a golden answer; None if one was not finite.
         blocks: By size; the first is a single window.

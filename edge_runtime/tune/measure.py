@@ -15,9 +15,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Self, cast
 
 import msgspec
 import numpy as np
@@ -87,8 +87,8 @@ def tune(
         crew.start([more for one in crew.live() for more in one.threaded()])
         left_s = _SHARE * seconds * len(crew.runners) - (time.monotonic() - start_s)
         crew.measure(max(left_s, _LEAST_S * len(crew.live())))
-        rows = tuple(one.row() for one in crew.runners if not one.is_absent)
-        absent = tuple(one.absence() for one in crew.runners if one.is_absent)
+        rows = tuple(one.row() for one in crew.runners if one.absence() is None)
+        absent = [text for one in crew.runners if (text := one.absence()) is not None]
     best = ranked(rows, goal)
     return Tuning(
         bundle=bundle.digest,
@@ -165,6 +165,8 @@ class _Runner:
         self._limit_s = limit_s
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed on exit
         self._child = _spawn(path, candidate, self._errors.fileno())
+        self._asks = cast(IO[bytes], self._child.stdin)
+        self._replies = cast(IO[bytes], self._child.stdout)
         self._opened: Opened | None = None
         self._failed: Failed | None = None
         self._samples: dict[tuple[str, int], list[Sample]] = {}
@@ -178,24 +180,19 @@ class _Runner:
     def __exit__(self, *_: object) -> None:
         self._child.kill()
         self._child.wait()
-        for pipe in (self._child.stdin, self._child.stdout, self._errors):
-            if pipe is not None:
-                with suppress(BrokenPipeError):
-                    pipe.close()
+        for pipe in (self._asks, self._replies, self._errors):
+            pipe.close()
 
     @property
     def is_live(self) -> bool:
         return self._opened is not None and self._failed is None
 
-    @property
-    def is_absent(self) -> bool:
-        """Whether the runtime is not installed; an absent accelerator is a failure."""
-        is_plain = self.candidate.accelerator is None
-        return is_plain and self._failed is not None and self._failed.is_absent
-
-    def absence(self) -> str:
-        assert self._failed is not None  # noqa: S101 - is_absent says so
-        return f"{self._failed.reason}: {self._failed.remedy}"
+    def absence(self) -> str | None:
+        """Say that the runtime is not installed; an absent accelerator is a failure."""
+        failed = self._failed
+        if failed is None or not failed.is_absent or self.candidate.accelerator is not None:
+            return None
+        return f"{failed.reason}: {failed.remedy}"
 
     def wait_open(self) -> None:
         match self._heard():
@@ -213,7 +210,7 @@ class _Runner:
         if not self.is_live:
             return
         try:
-            _pipe(self._child.stdin).write(msgspec.json.encode(ask) + b"\n")
+            self._asks.write(msgspec.json.encode(ask) + b"\n")
             reply = self._heard()
         except BrokenPipeError:
             reply = self._crashed()
@@ -281,17 +278,21 @@ class _Runner:
         """Wait for one line; a child that is silent for too long, or gone, has failed."""
         deadline_s = time.monotonic() + self._limit_s
         with selectors.DefaultSelector() as selector:
-            selector.register(_pipe(self._child.stdout), selectors.EVENT_READ)
+            selector.register(self._replies, selectors.EVENT_READ)
             while b"\n" not in self._buffer:
                 if not selector.select(max(0.0, deadline_s - time.monotonic())):
                     self._child.kill()
                     return Failed(f"it said nothing for {self._limit_s:g} s")
-                part = os.read(_pipe(self._child.stdout).fileno(), 1 << 16)
+                part = os.read(self._replies.fileno(), 1 << 16)
                 if not part:
                     return self._crashed()
                 self._buffer += part
         line, _, self._buffer = self._buffer.partition(b"\n")
-        return msgspec.json.decode(line, type=Reply)  # type: ignore[no-any-return]
+        try:
+            reply: Reply = msgspec.json.decode(line, type=Reply)
+        except msgspec.DecodeError as error:
+            return Failed(f"its reply cannot be read: {error}")
+        return reply
 
     def _crashed(self) -> Failed:
         code = self._child.wait()
@@ -311,8 +312,3 @@ def _spawn(path: Path, candidate: Candidate, errors: int) -> subprocess.Popen[by
         bufsize=0,
         env=child_environment(),
     )
-
-
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None  # noqa: S101 - all pipes are open
-    return pipe

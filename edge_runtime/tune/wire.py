@@ -31,7 +31,7 @@ class Opened(msgspec.Struct, frozen=True, tag="opened"):
     """The model is loaded and has answered the golden windows.
 
     Attributes:
-        golden: Number of golden windows.
+        golden: Number of golden windows that were asked: 64, or what half a second allows.
         agreeing: How many were answered within the bundle's tolerance, twice alike.
         worst: Largest distance to a golden answer, in reported units; None if one was not finite.
         engine_us: A first look at the time of one window in the session alone.

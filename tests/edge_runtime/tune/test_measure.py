@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.bundle import load_bundle
 from edge_runtime.errors import ConfigError
-from edge_runtime.machine import Machine
-from edge_runtime.tune import Row, Tuning, tune
+from edge_runtime.machine import Machine, installed_version
+from edge_runtime.tune import Candidate, Row, Tuning, tune
+from edge_runtime.tune.child import Subject
+from edge_runtime.tune.wire import Ask
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("onnxruntime")
@@ -100,6 +103,15 @@ def test_a_block_with_other_bytes_is_never_used(
     assert tuning.rows[0].micro_batch is None
 
 
+def test_a_slow_call_counts_although_it_is_the_first(keywords: Path) -> None:
+    """Where one call takes all the time there is, it is the sample."""
+    bundle = load_bundle(keywords)
+    subject = Subject(bundle, Candidate("litert", "kws_dscnn_int8.tflite", "int8"))
+
+    assert len(subject.take(Ask("window", 1, 0.0)).samples) == 1
+    assert len(subject.take(Ask("window", 1, 0.05)).samples) > 1
+
+
 def test_output_of_a_runtime_does_not_disturb(
     faulty_backends: tuple[str, ...], doubled: Callable[..., Path]
 ) -> None:
@@ -111,8 +123,6 @@ def test_output_of_a_runtime_does_not_disturb(
 
 def test_what_is_not_installed_is_left_out_in_words(keywords: Path) -> None:
     """A backend without its package is no row, but a line with the remedy."""
-    from edge_runtime.machine import installed_version
-
     tuning = tune(keywords, backends=["tflite-runtime", "litert"], seconds=0.2)
 
     if installed_version("tflite-runtime") is None:
