@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 
 from edge_runtime import registry
-from edge_runtime.backends import load_session
+from edge_runtime.backends import ARTEFACT_KINDS, load_session
 from edge_runtime.backends.accelerators import delegates_here, providers_here
 from edge_runtime.child import child_command, child_environment, replies
 from edge_runtime.errors import EdgeError, MissingExtra, ModelError
@@ -35,7 +35,6 @@ __all__ = ["Extra", "Health", "Report", "examine"]
 
 _LIMIT_S = 30.0
 _AT_ONCE = 2
-_KINDS = {"litert": "tflite", "onnx": "onnx", "tflite-runtime": "tflite"}
 # An accelerator may compute in 16 bits.
 _TOLERANCE = 0.02
 
@@ -218,7 +217,7 @@ def _answered(backend: str, accelerator: str | None) -> Health:
     version = runtime.probe()
     if accelerator is None:
         return Health(backend, version=version, accelerators=_accelerators(backend))
-    kind = _KINDS[backend]
+    kind = ARTEFACT_KINDS[backend]
     model = files("edge_runtime.backends").joinpath(f"probe.{kind}").read_bytes()
     session = load_session(backend, kind, model, SessionOptions(accelerator=accelerator))
     answer = float(session.run(np.array([[3, 4]], np.float32))[0, 0])
@@ -234,7 +233,7 @@ def _accelerators(backend: str) -> tuple[str, ...]:
     if backend == "onnx":
         runtime: Any = sys.modules["onnxruntime"]
         return providers_here(runtime)
-    return delegates_here() if backend in _KINDS else ()
+    return delegates_here() if ARTEFACT_KINDS.get(backend) == "tflite" else ()
 
 
 if __name__ == "__main__":

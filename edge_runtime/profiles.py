@@ -7,6 +7,7 @@ is not used. A file that cannot be read is as good as none.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import tempfile
@@ -77,6 +78,13 @@ class Profile(msgspec.Struct, frozen=True):
     made_ns: int
 
 
+class _File(msgspec.Struct, frozen=True):
+    """A profile on disk. The hash tells a flipped bit from another number of threads."""
+
+    sha256: str
+    profile: msgspec.Raw
+
+
 class Found(msgspec.Struct, frozen=True):
     """A choice, and where it comes from.
 
@@ -109,7 +117,7 @@ def explain_choice(bundle: Bundle, explicit: Choice, folder: Path | None = None)
     """Return `find_choice`'s answer with the reason for it; never raises for a bad profile."""
     profile, stale = _lookup(bundle.digest, [folder, profiles_folder()])
     if profile is None:
-        why = "measured with other runtimes or on another machine" if stale else "never measured"
+        why = "what was measured is of other runtimes or damaged" if stale else "never measured"
         return Found(explicit, f"as configured or by default; {why} (edge-runtime tune)")
     for place, measured in enumerate(profile.ranked):
         if _agrees(measured.choice, explicit):
@@ -129,7 +137,7 @@ def read_profile(folder: Path, digest: str, machine: Machine | None = None) -> P
     try:
         if path.stat().st_size > _LARGEST_BYTES:
             raise ValueError(f"more than {_LARGEST_BYTES} bytes")
-        profile = msgspec.json.decode(path.read_bytes(), type=Profile)
+        profile = _decoded(path.read_bytes())
         if profile.bundle != digest or not profile.ranked:
             raise ValueError("it is of another bundle, or empty")
     except FileNotFoundError:
@@ -154,10 +162,9 @@ def write_profile(profile: Profile, folder: Path | None = None) -> Path:
     if folder is None:
         raise _cannot_write("no folder for profiles", "the user has no home")
     path = _path(folder, profile.bundle, profile.machine)
-    content = msgspec.json.format(msgspec.json.encode(profile), indent=2) + b"\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, content)
+        _write_whole(path, _encoded(profile))
     except OSError as error:
         raise _cannot_write(str(path), error.strerror or str(error)) from error
     return path
@@ -208,6 +215,18 @@ def _completed(explicit: Choice, measured: Choice) -> Choice:
         if getattr(explicit, name) != getattr(default, name)
     }
     return msgspec.structs.replace(measured, **asked)
+
+
+def _encoded(profile: Profile) -> bytes:
+    body = msgspec.json.encode(profile)
+    return msgspec.json.encode(_File(hashlib.sha256(body).hexdigest(), msgspec.Raw(body))) + b"\n"
+
+
+def _decoded(content: bytes) -> Profile:
+    file = msgspec.json.decode(content, type=_File)
+    if hashlib.sha256(file.profile).hexdigest() != file.sha256:
+        raise ValueError("it was damaged or edited")
+    return msgspec.json.decode(file.profile, type=Profile)
 
 
 def _path(folder: Path, digest: str, machine: Machine) -> Path:
