@@ -117,7 +117,7 @@ class Choice(msgspec.Struct, frozen=True):
     Attributes:
         backend: Model runtime; None takes the bundle's preference.
         artefact: File in the bundle; None takes the first one that ``backend`` runs.
-        threads: Threads inside one call.
+        threads: Threads inside one call; None for one, or for what was measured.
         accelerator: As in `SessionOptions`.
         block: Windows a session answers at once where many are ready: 1, or a
             number for which the answers were proven byte-equal to single ones.
@@ -128,7 +128,7 @@ class Choice(msgspec.Struct, frozen=True):
 
     backend: str | None = None
     artefact: str | None = None
-    threads: int = 1
+    threads: int | None = None
     accelerator: str | None = None
     block: int = 32
     micro_batch: int | None = None

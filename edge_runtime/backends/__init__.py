@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from edge_runtime import registry
+from edge_runtime.backends.accelerators import check_accelerator
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import ConfigError, ModelError
 from edge_runtime.pipeline import Pipeline
@@ -73,7 +74,7 @@ def open_session(bundle: Bundle, choice: Choice | None = None) -> Session:
     choice, spec = choice or Choice(), bundle.spec
     artefact, model = bundle.artefact(choice.backend, choice.artefact)
     options = SessionOptions(
-        threads=choice.threads,
+        threads=choice.threads or 1,
         accelerator=choice.accelerator,
         state=spec.state,
         shape=shape_of(spec.features, (spec.window.length, len(spec.stream.channels))),
@@ -114,6 +115,7 @@ def load_session(
     _check_threads(options.threads)
     name = backend or _default_backend(kind)
     _check_kind(name, kind)
+    check_accelerator(name, options.accelerator)
     runtime: Backend = registry.create("backends", name, {})
     runtime.probe()
     return runtime.load(model, options)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_runtime.backends.accelerators import open_onnx
 from edge_runtime.backends.blocks import BLOCK_ROWS, in_blocks, no_rows
 from edge_runtime.backends.faults import (
     cannot_load,
@@ -27,7 +28,7 @@ from edge_runtime.backends.faults import (
 )
 from edge_runtime.backends.onnx_graph import OnnxGraph, Quantisation, read_graph
 from edge_runtime.backends.onnx_state import Carried
-from edge_runtime.errors import ModelError
+from edge_runtime.errors import EdgeError, ModelError
 from edge_runtime.ports import SessionOptions
 from edge_runtime.types import StateKind, TensorSpec
 
@@ -53,7 +54,7 @@ _DTYPES = {
 
 
 class OnnxRuntime:
-    """Runs ``.onnx`` models with onnxruntime on the CPU."""
+    """Runs ``.onnx`` models with onnxruntime, on the CPU or an execution provider."""
 
     name = "onnx"
 
@@ -105,7 +106,7 @@ class OnnxModel:
             self.inputs = (_input(entry, graph, options.shape),)
             self.carried = {one.name: (_with_ones(one.shape), _dtype(one)) for one in others}
             self.outputs = self._outputs(graph)
-        except ModelError:
+        except EdgeError:
             raise
         except Exception as error:
             raise cannot_load(OnnxRuntime.name, "ONNX", error) from error
@@ -310,10 +311,7 @@ def _open(model: bytes, options: SessionOptions) -> Any:
     settings.enable_cpu_mem_arena = False
     settings.enable_mem_pattern = False
     settings.log_severity_level = _SILENT
-    # With its fallback on, a damaged model makes it print to standard output.
-    return runtime.InferenceSession(
-        model, settings, providers=["CPUExecutionProvider"], enable_fallback=0
-    )
+    return open_onnx(runtime, model, settings, options)
 
 
 def _input(entry: Any, graph: OnnxGraph, features: tuple[int, ...] | None) -> TensorSpec:

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from edge_runtime.backends.accelerators import open_interpreter
 from edge_runtime.backends.blocks import BLOCK_ROWS, in_blocks, no_rows
 from edge_runtime.backends.faults import (
     cannot_load,
@@ -30,6 +31,7 @@ from edge_runtime.backends.faults import (
     only_one_input,
 )
 from edge_runtime.backends.tflite_state import TFLiteState, read_state
+from edge_runtime.errors import EdgeError
 from edge_runtime.ports import SessionOptions
 from edge_runtime.types import TensorSpec
 
@@ -241,10 +243,12 @@ class TFLiteSession:
 
     def _start(self) -> None:
         try:
-            self._interpreter = self._type(
-                model_content=self._model, num_threads=self._options.threads
+            self._interpreter = open_interpreter(
+                self._backend, self._type, self._model, self._options
             )
             self._interpreter.allocate_tensors()
+        except EdgeError:
+            raise
         except Exception as error:
             raise cannot_load(self._backend, "TFLite", error) from error
         # Bound once: looking them up costs as much as a tenth of a small model.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,8 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.config import StreamConfig, load_device
 from edge_runtime.config.check import DeviceGraph, Inspection, StreamGraph, check_device
 from edge_runtime.pipeline import shape_of
+from edge_runtime.ports import Choice
+from edge_runtime.profiles import explain_choice
 
 __all__ = ["Check"]
 
@@ -34,21 +37,25 @@ class Check:
 
     def run(self, args: argparse.Namespace) -> int:
         """Check, and print the graph."""
-        inspect = None if args.no_models else _inspect
-        graph = check_device(load_device(args.config), inspect=inspect)
+        config = load_device(args.config)
+        inspect = None if args.no_models else partial(_inspect, config.profiles)
+        graph = check_device(config, inspect=inspect)
         text = msgspec.json.encode(graph).decode() if args.json else _drawn(graph)
         sys.stdout.write(text + "\n")
         return 0
 
 
-def _inspect(bundle: Bundle, stream: StreamConfig) -> Inspection:
-    session = open_session(bundle, stream.model.choice)
+def _inspect(profiles: Path, bundle: Bundle, stream: StreamConfig) -> Inspection:
+    found = explain_choice(bundle, stream.model.choice, profiles)
+    session = open_session(bundle, found.choice)
     try:
         window = bundle.spec.window.length, len(bundle.spec.stream.channels)
         return Inspection(
             shape_of(bundle.spec.features, window),
             session.inputs,
             session.outputs,
+            found.choice,
+            found.why,
         )
     finally:
         session.close()
@@ -75,9 +82,18 @@ def _steps(stream: StreamGraph) -> list[str]:
         tensors = [*stream.inspection.inputs, *stream.inspection.outputs]
         shapes = " → ".join(f"{one.dtype}{list(one.shape)}" for one in tensors)
         steps.append(f"tensors  {list(stream.inspection.features)} → {shapes}")
+        steps.append(f"runs     {_how(stream.inspection.choice)}: {stream.inspection.why}")
     answer = f"{', '.join(stream.labels)} {stream.unit}".rstrip()
-    steps.append(f"model    {stream.model} ({stream.artefact}): {stream.kind} of {answer}")
+    tuned = stream.inspection.choice.artefact if stream.inspection else None
+    steps.append(f"model    {stream.model} ({tuned or stream.artefact}): {stream.kind} of {answer}")
     limits = "; ".join(f"{one.label} on {one.on:g} off {one.off:g}" for one in stream.limits)
     steps.append(f"decide   {limits or 'no limits: estimates only'}")
     steps.append(f"upload   {stream.upload}")
     return steps
+
+
+def _how(choice: Choice) -> str:
+    engine = choice.backend or "the default engine"
+    threads = choice.threads or 1
+    where = f" on {choice.accelerator}" if choice.accelerator else ""
+    return f"{engine}{where}, {threads} thread{'' if threads == 1 else 's'}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_runtime.config import load_device
+from edge_runtime.config import DeviceConfig, load_device
 from edge_runtime.config.check import check_device
 from edge_runtime.modes.edge import DeviceStatus, EdgeDevice
 
@@ -36,11 +36,16 @@ class Run:
         parser.add_argument(
             "--stay", action="store_true", help="keep syncing after the recordings have ended"
         )
+        parser.add_argument(
+            "--accelerator",
+            metavar="NAME",
+            help="run every model on this execution provider or delegate, see doctor",
+        )
         parser.add_argument("--json", action="store_true", help="print the final status as JSON")
 
     def run(self, args: argparse.Namespace) -> int:
         """Run, then say what was done and what still waits for the cloud."""
-        config = load_device(args.config)
+        config = _accelerated(load_device(args.config), args.accelerator)
         check_device(config)
         device = EdgeDevice(config)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -50,6 +55,17 @@ class Run:
         text = msgspec.json.encode(status).decode() if args.json else _summary(status)
         sys.stdout.write(text + "\n")
         return 0
+
+
+def _accelerated(config: DeviceConfig, name: str | None) -> DeviceConfig:
+    if name is None:
+        return config
+    replace = msgspec.structs.replace
+    streams = {
+        stream: replace(one, model=replace(one.model, accelerator=name))
+        for stream, one in config.streams.items()
+    }
+    return replace(config, streams=streams)
 
 
 def _summary(status: DeviceStatus) -> str:

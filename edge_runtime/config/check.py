@@ -15,6 +15,7 @@ from edge_runtime.bundle.bundle import Bundle, load_bundle
 from edge_runtime.config.device import DeviceConfig, StreamConfig, split_kind
 from edge_runtime.config.document import KeyPath, key_text
 from edge_runtime.errors import BundleError, ConfigError, ModelError, ShapeError
+from edge_runtime.ports import Choice
 from edge_runtime.spec import ChannelSpec, Limit, WindowSpec
 from edge_runtime.types import TensorSpec, Upload
 
@@ -31,11 +32,15 @@ class Inspection(msgspec.Struct, frozen=True):
         features: Shape of one window's features.
         inputs: The model's input tensors.
         outputs: The model's output tensors.
+        choice: How it was opened, and will be run.
+        why: Where that choice comes from, in words.
     """
 
     features: tuple[int, ...]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    choice: Choice = Choice()
+    why: str = ""
 
 
 Inspect = Callable[[Bundle, StreamConfig], Inspection]

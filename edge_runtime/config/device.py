@@ -86,17 +86,21 @@ class ModelConfig(_Config, frozen=True):
     Attributes:
         bundle: Folder or zip file of the base bundle.
         backend: Name of the model runtime; None takes the bundle's preference.
-        threads: Threads inside one inference.
+        threads: Threads inside one inference; None takes what `edge-runtime tune` chose,
+            else 1.
+        accelerator: Execution provider or delegate by name; None for the processor, or
+            for what `edge-runtime tune` chose.
     """
 
     bundle: Path
     backend: str | None = None
-    threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    threads: Annotated[int, Meta(ge=1, le=64)] | None = None
+    accelerator: NotEmpty | None = None
 
     @property
     def choice(self) -> Choice:
-        """How the model is run."""
-        return Choice(backend=self.backend, threads=self.threads)
+        """How the configuration wants the model to be run; the device profile fills the rest."""
+        return Choice(backend=self.backend, threads=self.threads, accelerator=self.accelerator)
 
 
 class StreamConfig(_Config, frozen=True):
@@ -152,6 +156,11 @@ class DeviceConfig(_DeviceKeys, frozen=True):
     """
 
     origin: Document | None = None
+
+    @property
+    def profiles(self) -> Path:
+        """Where the device keeps how its bundles run best."""
+        return Path(self.state) / "profiles"
 
     def __post_init__(self) -> None:
         _check_device_names(self)

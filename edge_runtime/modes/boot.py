@@ -6,14 +6,17 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from edge_runtime.backends import open_pipeline
 from edge_runtime.bundle import Bundle
 from edge_runtime.config import DeviceConfig
 from edge_runtime.errors import ModelError
 from edge_runtime.modes.serving import Serving
 from edge_runtime.modes.updates import StreamUpdates
-from edge_runtime.pipeline import Pipeline
-from edge_runtime.ports import Clock
+from edge_runtime.pipeline import BATCH, Pipeline
+from edge_runtime.ports import Choice, Clock
+from edge_runtime.profiles import explain_choice
 from edge_runtime.spec import Layer
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.state import StateStore
@@ -46,7 +49,16 @@ def boot_stream(
     stream = config.streams[name]
     folder = Path(config.state) / "slots"
     slots = Slots(folder, name, factory=stream.model.bundle, state=state)
-    prover = LayerProver(stream.model.choice)
+
+    def choose(bundle: Bundle) -> Choice:
+        found = explain_choice(bundle, stream.model.choice, config.profiles)
+        # The block that is best for batch work would leave a live stream's few windows alone.
+        choice = msgspec.structs.replace(found.choice, block=BATCH)
+        facts = {"stream": name, "why": found.why, **msgspec.structs.asdict(choice)}
+        log.info("model.chosen", extra=facts)
+        return choice
+
+    prover = LayerProver(choose)
     agent = UpdateAgent(
         slots,
         device=config.device,
@@ -59,7 +71,7 @@ def boot_stream(
     def build(bundle: Bundle, layers: Sequence[Layer]) -> Pipeline:
         return open_pipeline(
             bundle,
-            stream.model.choice,
+            choose(bundle),
             layers=layers,
             stream=name,
             upload=stream.upload,

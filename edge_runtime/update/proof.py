@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -110,11 +110,11 @@ class LayerProver:
     thread; about a millisecond a set, more for the first set of a base.
 
     Args:
-        choice: How models are run; None takes the bundle's preference.
+        choose: Tells how a base is run; None takes its own preference.
     """
 
-    def __init__(self, choice: Choice | None = None) -> None:
-        self._choice = choice
+    def __init__(self, choose: Callable[[Bundle], Choice] | None = None) -> None:
+        self._choose = choose or (lambda _bundle: Choice())
         self._session: Session | None = None
         self._pipeline: Pipeline | None = None
         self._golden: Golden | None = None
@@ -143,6 +143,6 @@ class LayerProver:
         if self._pipeline is None or self._golden is None or self._pipeline.base != bundle.digest:
             self.close()
             self._golden = bundle.golden()
-            self._session = open_session(bundle, self._choice)
+            self._session = open_session(bundle, self._choose(bundle))
             self._pipeline = Pipeline(bundle.spec, self._session, base=bundle.digest)
         return self._pipeline, self._golden
