@@ -22,7 +22,7 @@ from edge_runtime.ports import Backend, Choice, Session, SessionOptions
 from edge_runtime.spec import Layer
 from edge_runtime.types import Upload
 
-__all__ = ["ARTEFACT_KINDS", "load_session", "open_pipeline", "open_session"]
+__all__ = ["ARTEFACT_KINDS", "backend_of", "load_session", "open_pipeline", "open_session"]
 
 ARTEFACT_KINDS: Mapping[str, str] = MappingProxyType(
     {"litert": "tflite", "onnx": "onnx", "reference": "reference", "tflite-runtime": "tflite"}
@@ -111,11 +111,22 @@ def load_session(
     """
     options = options or SessionOptions()
     _check_threads(options.threads)
+    runtime = backend_of(backend, kind)
+    runtime.probe()
+    return runtime.load(model, options)
+
+
+def backend_of(backend: str | None, kind: str) -> Backend:
+    """Return the named model runtime, or the one for a kind of file; not probed yet.
+
+    Raises:
+        ConfigError: There is no such backend.
+        ModelError: It does not run that kind of file.
+    """
     name = backend or _default_backend(kind)
     _check_kind(name, kind)
     runtime: Backend = registry.create("backends", name, {})
-    runtime.probe()
-    return runtime.load(model, options)
+    return runtime
 
 
 def _default_backend(kind: str) -> str:
