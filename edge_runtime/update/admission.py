@@ -95,15 +95,15 @@ def main(arguments: list[str]) -> int:
     child.limit_process()
     proof = _Proof(Path(path), msgspec.json.decode(how, type=Choice))
     # Loaded before the limit on memory: what the runtime reserves is not the model's.
-    reason = child.limited(proof.prepare, limit_mb=1 << 20, limit_s=float(limit_s))
-    if not reason:
-        reason = child.limited(proof.prove, limit_mb=int(limit_mb), limit_s=float(limit_s))
+    fault = child.limited(proof.prepare, limit_mb=1 << 20, limit_s=float(limit_s))
+    if fault is None:
+        fault = child.limited(proof.prove, limit_mb=int(limit_mb), limit_s=float(limit_s))
     child.tell(
         Admission(
-            not reason,
-            reason,
+            fault is None,
+            child.reason_of(fault),
             peak_rss_mb=child.peak_rss_mb(),
-            worst_difference=0.0 if reason else proof.worst,
+            worst_difference=0.0 if fault else proof.worst,
         )
     )
     return 0

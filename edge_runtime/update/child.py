@@ -23,7 +23,16 @@ import msgspec
 
 from edge_runtime.errors import BundleError, EdgeError, MissingExtra, ModelError
 
-__all__ = ["Answer", "ask", "limit_process", "limited", "peak_rss_mb", "tell"]
+__all__ = [
+    "Answer",
+    "ask",
+    "forget_peak",
+    "limit_process",
+    "limited",
+    "peak_rss_mb",
+    "reason_of",
+    "tell",
+]
 
 _OUTPUT_BYTES = 256 * 1024
 _OPEN_FILES = 64
@@ -124,8 +133,8 @@ def limit_process() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
 
 
-def limited(judge: Callable[[], None], *, limit_mb: int, limit_s: float) -> str:
-    """Do something within limits; return why it was refused, or nothing.
+def limited(judge: Callable[[], None], *, limit_mb: int, limit_s: float) -> EdgeError | None:
+    """Do something within limits; return why it was refused, or None.
 
     Args:
         judge: Raises `EdgeError` with a reason.
@@ -138,12 +147,23 @@ def limited(judge: Callable[[], None], *, limit_mb: int, limit_s: float) -> str:
     try:
         judge()
     except MemoryError:
-        return f"memory: more than {limit_mb} MiB"
+        return ModelError(f"memory: more than {limit_mb} MiB")
     except EdgeError as error:
-        return _reason(error, limit_mb)
+        if _NO_MEMORY.search(error.what):
+            return ModelError(f"memory: more than {limit_mb} MiB: {error.what}")
+        return error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
-    return ""
+    return None
+
+
+def reason_of(error: EdgeError | None) -> str:
+    """Say in one line why something was refused, beginning with one word; empty for None."""
+    if error is None:
+        return ""
+    words = {MissingExtra: "missing", ModelError: "load", BundleError: "bundle"}
+    word = next((word for kind, word in words.items() if isinstance(error, kind)), "load")
+    return error.what if re.match(r"[a-z]+: ", error.what) else f"{word}: {error.what}"
 
 
 def _limit_time(limit_s: float) -> None:
@@ -162,12 +182,10 @@ def _limit_memory(limit_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
 
-def _reason(error: EdgeError, limit_mb: int) -> str:
-    if _NO_MEMORY.search(error.what):
-        return f"memory: more than {limit_mb} MiB: {error.what}"
-    words = {MissingExtra: "missing", ModelError: "load", BundleError: "bundle"}
-    word = next((word for kind, word in words.items() if isinstance(error, kind)), "load")
-    return error.what if re.match(r"[a-z]+: ", error.what) else f"{word}: {error.what}"
+def forget_peak() -> None:
+    """Let `peak_rss_mb` start anew; without effect where the system cannot."""
+    if sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_rss_mb() -> float:
