@@ -43,12 +43,17 @@ class TFLiteBuilder:
         return len(self._tensors) - 1
 
     def operator(
-        self, name: str, inputs: Sequence[int], outputs: Sequence[int], options: Any = None
+        self,
+        name: str,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        options: Any = None,
+        custom_code: str | None = None,
     ) -> None:
         code = self.schema.OperatorCodeT()
         number = getattr(self.schema.BuiltinOperator, name)
         code.builtinCode, code.deprecatedBuiltinCode = number, min(number, 127)
-        code.version = 1
+        code.version, code.customCode = 1, custom_code
         self._codes.append(code)
         operator = self.schema.OperatorT()
         operator.opcodeIndex = len(self._codes) - 1
@@ -86,6 +91,22 @@ def tflite_builder() -> Callable[[], TFLiteBuilder]:
     """Give the class that packs TFLite files."""
     pytest.importorskip("ai_edge_litert")
     return TFLiteBuilder
+
+
+@pytest.fixture
+def accumulator(tflite_builder: Callable[[], TFLiteBuilder]) -> bytes:
+    """Make a filter over the last three steps whose memory is a variable tensor."""
+    builder = tflite_builder()
+    x = builder.tensor("x", [1, 2])
+    feature = builder.tensor("feature", [1, 2], np.array([[1, 0.5]], np.float32))
+    time = builder.tensor("time", [1, 3], np.array([[0.25, 0.5, 1]], np.float32))
+    bias = builder.tensor("bias", [1], np.array([0.125], np.float32))
+    state = builder.tensor("state", [1, 3], is_variable=True)
+    y = builder.tensor("y", [1, 1])
+    options = builder.schema.SVDFOptionsT()
+    options.rank = 1
+    builder.operator("SVDF", [x, feature, time, bias, state], [y], options)
+    return builder.pack([x], [y])
 
 
 def _varint(number: int) -> bytes:
@@ -126,9 +147,41 @@ class Onnx:
         return dims + _field(2, element) + _field(8, name) + _field(9, values.tobytes()) + extra
 
     @staticmethod
-    def node(operator: str, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    def node(
+        operator: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        attributes: Sequence[bytes] = (),
+    ) -> bytes:
         names = [_field(1, name) for name in inputs] + [_field(2, name) for name in outputs]
-        return b"".join(names) + _field(4, operator)
+        return b"".join([*names, _field(4, operator), *(_field(5, one) for one in attributes)])
+
+    @staticmethod
+    def attribute(
+        name: str, *, i: int | None = None, ints: Sequence[int] = (), graph: bytes | None = None
+    ) -> bytes:
+        if graph is not None:
+            return _field(1, name) + _field(6, graph) + _field(20, 5)
+        if i is not None:
+            return _field(1, name) + _field(3, i) + _field(20, 2)
+        return _field(1, name) + b"".join(_field(8, one) for one in ints) + _field(20, 7)
+
+    @staticmethod
+    def graph(
+        nodes: Sequence[bytes],
+        inputs: Sequence[bytes],
+        outputs: Sequence[bytes],
+        constants: Sequence[bytes] = (),
+    ) -> bytes:
+        return b"".join(
+            [
+                *(_field(1, node) for node in nodes),
+                _field(2, "main"),
+                *(_field(5, constant) for constant in constants),
+                *(_field(11, value) for value in inputs),
+                *(_field(12, value) for value in outputs),
+            ]
+        )
 
     @staticmethod
     def model(
@@ -138,15 +191,7 @@ class Onnx:
         constants: Sequence[bytes] = (),
         opset: int = 17,
     ) -> bytes:
-        graph = b"".join(
-            [
-                *(_field(1, node) for node in nodes),
-                _field(2, "main"),
-                *(_field(5, constant) for constant in constants),
-                *(_field(11, value) for value in inputs),
-                *(_field(12, value) for value in outputs),
-            ]
-        )
+        graph = Onnx.graph(nodes, inputs, outputs, constants)
         return _field(1, 8) + _field(7, graph) + _field(8, _field(1, "") + _field(2, opset))
 
     field = staticmethod(_field)

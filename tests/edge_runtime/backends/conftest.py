@@ -33,19 +33,3 @@ def probe_tflite(tflite_builder: Callable[[], Any]) -> bytes:
     y = builder.tensor("y", [1, 1], is_free=True)
     builder.operator("FULLY_CONNECTED", [x, w, b], [y], builder.schema.FullyConnectedOptionsT())
     return builder.pack([x], [y])
-
-
-@pytest.fixture
-def accumulator(tflite_builder: Callable[[], Any]) -> bytes:
-    """Make a filter over the last three steps whose memory is a variable tensor."""
-    builder = tflite_builder()
-    x = builder.tensor("x", [1, 2])
-    feature = builder.tensor("feature", [1, 2], np.array([[1, 0.5]], np.float32))
-    time = builder.tensor("time", [1, 3], np.array([[0.25, 0.5, 1]], np.float32))
-    bias = builder.tensor("bias", [1], np.array([0.125], np.float32))
-    state = builder.tensor("state", [1, 3], is_variable=True)
-    y = builder.tensor("y", [1, 1])
-    options = builder.schema.SVDFOptionsT()
-    options.rank = 1
-    builder.operator("SVDF", [x, feature, time, bias, state], [y], options)
-    return builder.pack([x], [y])

@@ -51,6 +51,18 @@ def test_a_sound_bundle_is_admitted_within_a_second_or_two(make_archive, misbeha
     assert verdict.seconds < 10
 
 
+def test_a_model_with_state_answers_its_golden_windows_as_one_sequence(
+    make_archive, misbehaving, golden
+) -> None:
+    """A model that declares state repeats the sequence from fresh state, and so is admitted."""
+    summed = Golden(golden.inputs, golden.outputs.cumsum(axis=0))
+
+    verdict = admit(make_archive("count", vectors=summed), Choice(backend=misbehaving))
+
+    assert verdict.reason == ""
+    assert verdict.is_admitted
+
+
 @pytest.mark.parametrize(
     ("do", "reason"),
     [
