@@ -78,6 +78,8 @@ def open_session(bundle: Bundle, choice: Choice | None = None) -> Session:
         shape=shape_of(spec.features, (spec.window.length, len(spec.stream.channels))),
     )
     try:
+        if choice.isolation == "process":
+            return _open_isolated(choice, artefact.backend, model, options)
         return load_session(choice.backend, artefact.backend, model, options)
     except ModelError as error:
         raise ModelError(
@@ -86,6 +88,15 @@ def open_session(bundle: Bundle, choice: Choice | None = None) -> Session:
             expected=error.expected,
             remedy=error.remedy,
         ) from error
+
+
+def _open_isolated(choice: Choice, kind: str, model: bytes, options: SessionOptions) -> Session:
+    from edge_runtime.backends.process import open_in_process
+    from edge_runtime.backends.shared import Setting
+
+    _check_threads(options.threads)
+    setting = Setting(choice.backend, kind, options, choice.limit_s, choice.memory_mb)
+    return open_in_process(model, setting)
 
 
 def load_session(

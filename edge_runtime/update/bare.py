@@ -23,7 +23,7 @@ from edge_runtime.backends import ARTEFACT_KINDS, backend_of
 from edge_runtime.backends.onnx_graph import read_graph
 from edge_runtime.backends.onnx_state import guess_state
 from edge_runtime.backends.precision import Precision, precision_of
-from edge_runtime.errors import BundleError, EdgeError, ModelError
+from edge_runtime.errors import BundleError, ModelError
 from edge_runtime.pipeline import BATCH
 from edge_runtime.ports import Session, SessionOptions
 from edge_runtime.spec import StateSpec

@@ -8,7 +8,6 @@ verdict. `ask` is the parent's side; the rest runs in the child.
 
 from __future__ import annotations
 
-import os
 import re
 import resource
 import signal
@@ -21,6 +20,7 @@ from typing import IO
 
 import msgspec
 
+from edge_runtime.backends import confined
 from edge_runtime.errors import BundleError, EdgeError, MissingExtra, ModelError
 
 __all__ = [
@@ -36,16 +36,6 @@ __all__ = [
 
 _OUTPUT_BYTES = 256 * 1024
 _OPEN_FILES = 64
-_KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "HOME", "LANG", "TMPDIR")
-# Thread pools reserve address space and, on two cores, only cost time.
-_ENVIRONMENT = {
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "MALLOC_ARENA_MAX": "2",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "PYTHONHASHSEED": "0",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-}
 # What the runtimes say when an allocation fails; they have no type for it.
 _NO_MEMORY = re.compile(r"bad[_ ]alloc|allocate memory|out of memory|memory allocation", re.I)
 
@@ -85,15 +75,12 @@ def ask(module: str, arguments: list[str], *, limit_s: float) -> Answer:
 def _spawn(
     module: str, arguments: list[str], out: IO[bytes], err: IO[bytes], limit_s: float
 ) -> int:
-    environment = {key: os.environ[key] for key in _KEPT_ENVIRONMENT if key in os.environ}
-    # The child finds modules where this process finds them, and nowhere else.
-    path = os.pathsep.join(entry for entry in sys.path if entry)
     return subprocess.run(  # noqa: S603 - our own interpreter and module
-        [sys.executable, "-P", "-m", module, *arguments],
+        confined.command(module, arguments),
         stdin=subprocess.DEVNULL,
         stdout=out,
         stderr=err,
-        env=environment | _ENVIRONMENT | {"PYTHONPATH": path},
+        env=confined.environment(),
         timeout=limit_s,
         check=False,
     ).returncode
@@ -143,7 +130,7 @@ def limited(judge: Callable[[], None], *, limit_mb: int, limit_s: float) -> Edge
             even inside a native loop.
     """
     _limit_time(limit_s)
-    _limit_memory(limit_mb)
+    confined.limit_memory(limit_mb)
     try:
         judge()
     except MemoryError:
@@ -172,14 +159,6 @@ def _limit_time(limit_s: float) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = int(used.ru_utime + used.ru_stime + limit_s) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, resource.RLIM_INFINITY))
-
-
-def _limit_memory(limit_mb: int) -> None:
-    if sys.platform != "linux":
-        return
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + limit_mb * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
 
 def forget_peak() -> None:
