@@ -225,6 +225,8 @@ class _Child:
     """The process, whichever it is now, and the streams that it serves."""
 
     def __init__(self, model: bytes, setting: Setting) -> None:
+        self._lines: _Ends | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self.name = setting.backend or setting.kind
         self.loaded = Loaded()
         self._setting = setting
@@ -232,8 +234,6 @@ class _Child:
         self._model.write(model)
         self._model.flush()
         self._memory = _nameless()
-        self._lines: _Ends | None = None
-        self._process: subprocess.Popen[bytes] | None = None
         self._streams: dict[int, _Stream] = {}
         self._wait_s = _BACK_OFF_S[0]
         self._rests_until = 0.0

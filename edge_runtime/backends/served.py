@@ -28,7 +28,7 @@ from edge_runtime.backends.shared import (
     Order,
     Setting,
 )
-from edge_runtime.errors import EdgeError
+from edge_runtime.errors import EdgeError, ModelError
 from edge_runtime.ports import Session
 
 __all__ = ["main"]
@@ -37,10 +37,11 @@ __all__ = ["main"]
 class _Server:
     """One loaded model, and the streams that use it."""
 
-    def __init__(self, lines: Lines, session: Session, layout: Layout) -> None:
+    def __init__(self, lines: Lines, session: Session, layout: Layout, limit_mb: int) -> None:
         self._lines = lines
         self._root = session
         self._layout = layout
+        self._limit_mb = limit_mb
         self._streams: dict[int, tuple[Session, Memory]] = {}
         self._has_state = layout.state_bytes > 0
 
@@ -52,6 +53,8 @@ class _Server:
                 self._obey(*ORDER.unpack(order))
             except EdgeError as error:
                 _say(answers, FAILED, _fault(error))
+            except MemoryError:
+                _say(answers, FAILED, _no_memory(self._limit_mb))
             else:
                 os.write(answers, DONE)
 
@@ -98,10 +101,10 @@ def main(arguments: list[str]) -> int:
     except EdgeError as error:
         loaded = Loaded(fault=_fault(error))
     except MemoryError:
-        loaded = Loaded(fault=Fault("ModelError", f"it takes more than {setting.memory_mb} MiB"))
+        loaded = Loaded(fault=_no_memory(setting.memory_mb))
     _say(lines.answers, DONE, loaded)
     if loaded.fault is None:
-        _Server(lines, session, Layout.of(loaded)).serve()
+        _Server(lines, session, Layout.of(loaded), setting.memory_mb).serve()
     # Nobody waits for what the interpreter would tidy up.
     os._exit(0)
 
@@ -132,6 +135,15 @@ def _say(answers: int, word: bytes, message: msgspec.Struct) -> None:
     rest = word + ORDER.pack(0, 0, 0, len(text)) + text
     while rest:
         rest = rest[os.write(answers, rest) :]
+
+
+def _no_memory(limit_mb: int) -> Fault:
+    return Fault(
+        ModelError.__name__,
+        "the model takes more memory than it may",
+        expected=f"at most {limit_mb} MiB beyond its runtime",
+        remedy="Raise model.memory_mb, or choose a smaller model.",
+    )
 
 
 def _fault(error: EdgeError) -> Fault:

@@ -14,7 +14,7 @@ from edge_runtime.config.convert import convert, convert_part
 from edge_runtime.config.document import Document, KeyPath, key_text, read_document
 from edge_runtime.errors import ConfigError
 from edge_runtime.ports import Choice
-from edge_runtime.types import Upload, check_name
+from edge_runtime.types import Isolation, Upload, check_name
 
 __all__ = [
     "DeviceConfig",
@@ -87,16 +87,25 @@ class ModelConfig(_Config, frozen=True):
         bundle: Folder or zip file of the base bundle.
         backend: Name of the model runtime; None takes the bundle's preference.
         threads: Threads inside one inference.
+        isolation: ``thread`` runs it in the device's process, ``process`` in a child.
+        memory_mb: Memory that a model in a child may take beyond its runtime, MiB.
     """
 
     bundle: Path
     backend: str | None = None
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    isolation: Isolation = "thread"
+    memory_mb: Annotated[int, Meta(ge=16)] = 1024
 
     @property
     def choice(self) -> Choice:
         """How the model is run."""
-        return Choice(backend=self.backend, threads=self.threads)
+        return Choice(
+            backend=self.backend,
+            threads=self.threads,
+            isolation=self.isolation,
+            memory_mb=self.memory_mb,
+        )
 
 
 class StreamConfig(_Config, frozen=True):
@@ -133,6 +142,7 @@ class _DeviceKeys(_Config, frozen=True):
     sync: SyncConfig | None = None
     outbox: OutboxConfig = OutboxConfig()
     trust: TrustConfig | None = None
+    watchdog_s: Annotated[float, Meta(ge=1)] = 30.0
     schema: Literal[1] = 1
 
 
@@ -147,6 +157,7 @@ class DeviceConfig(_DeviceKeys, frozen=True):
         sync: Link to the cloud; None stays local.
         outbox: What waits on disk.
         trust: Who may sign updates; None accepts none.
+        watchdog_s: Longest time one call of a model may take.
         schema: Version of the file's format.
         origin: The file it was read from, for messages; not a key.
     """

@@ -6,12 +6,15 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from edge_runtime.backends import open_pipeline
 from edge_runtime.bundle import Bundle
 from edge_runtime.config import DeviceConfig
 from edge_runtime.errors import ModelError
 from edge_runtime.modes.serving import Serving
 from edge_runtime.modes.updates import StreamUpdates
+from edge_runtime.modes.vitals import Crash
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.ports import Clock
 from edge_runtime.spec import Layer
@@ -26,6 +29,8 @@ __all__ = ["boot_stream"]
 
 log = logging.getLogger(__name__)
 
+_MOST_CRASHES = 2
+
 
 def boot_stream(
     config: DeviceConfig,
@@ -35,8 +40,11 @@ def boot_stream(
     outbox: Outbox,
     trust: Trust | None,
     clock: Clock,
+    crash: Crash | None = None,
 ) -> StreamUpdates:
     """Choose, load and resume what stream ``name`` runs.
+
+    A base that has taken the device down twice is given up for the one before.
 
     Raises:
         BundleError: The factory bundle does not load.
@@ -44,9 +52,10 @@ def boot_stream(
         StoreError: The device's databases failed.
     """
     stream = config.streams[name]
+    choice = msgspec.structs.replace(stream.model.choice, limit_s=config.watchdog_s)
     folder = Path(config.state) / "slots"
     slots = Slots(folder, name, factory=stream.model.bundle, state=state)
-    prover = LayerProver(stream.model.choice)
+    prover = LayerProver(choice)
     agent = UpdateAgent(
         slots,
         device=config.device,
@@ -59,16 +68,22 @@ def boot_stream(
     def build(bundle: Bundle, layers: Sequence[Layer]) -> Pipeline:
         return open_pipeline(
             bundle,
-            stream.model.choice,
+            choice,
             layers=layers,
             stream=name,
             upload=stream.upload,
         )
 
-    chosen = agent.boot()
+    chosen = agent.boot(_given_up(crash))
     pipeline = build(chosen.bundle, chosen.layers)
     serving = _resumed(pipeline, outbox, commit_s=config.outbox.commit_s, clock=clock)
-    return StreamUpdates(agent, serving, build, stream.model.choice)
+    return StreamUpdates(agent, serving, build, choice)
+
+
+def _given_up(crash: Crash | None) -> dict[str, str]:
+    if crash is None or crash.times < _MOST_CRASHES:
+        return {}
+    return {crash.base: f"crash: the device {crash.how} {crash.times} times"}
 
 
 def _resumed(pipeline: Pipeline, outbox: Outbox, *, commit_s: float, clock: Clock) -> Serving:

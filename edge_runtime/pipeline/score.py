@@ -54,6 +54,14 @@ class Scorer:
         self._batch = block if math.prod(self.feature_shape) <= _LARGEST_BATCHED_INPUT else 1
         self._check_outputs()
 
+    def interrupt(self) -> bool:
+        """Make the session's call in progress fail; False where it cannot be told to."""
+        interrupt = getattr(self._session, "interrupt", None)
+        if interrupt is None:
+            return False
+        interrupt()
+        return True
+
     def _fitted_shape(self) -> tuple[int, ...]:
         """Return the input tensor's shape without the batch axis."""
         shape = self._input.shape[1:]
