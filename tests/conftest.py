@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from edge_runtime import registry
 
 
 class TFLiteBuilder:
@@ -325,3 +327,11 @@ def misbehaving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     )
     monkeypatch.syspath_prepend(str(site))
     return "misbehaving"
+
+
+@pytest.fixture
+def misbehaving_here(misbehaving: str) -> Iterator[str]:
+    """Install that backend for this process too; return its name."""
+    registry._entries.cache_clear()
+    yield misbehaving
+    registry._entries.cache_clear()

@@ -122,9 +122,10 @@ class Supervisor:
         poll.register(life, select.POLLIN)
         beats, since = -1, time.monotonic()
         while True:
-            limit_s = (vitals.limit_s or _START_S) * _PATIENCE
-            if poll.poll(max(0.1, limit_s / 8) * 1e3):
+            told_s = vitals.limit_s
+            if poll.poll(1e3 if told_s is None else told_s / 8 * 1e3):
                 return False
+            limit_s = _START_S if told_s is None else told_s * _PATIENCE
             if vitals.beats != beats:
                 beats, since = vitals.beats, time.monotonic()
             elif time.monotonic() - since > limit_s:

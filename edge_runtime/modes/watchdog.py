@@ -33,19 +33,28 @@ class Watchdog:
         self._limit_s = limit_s
         self._interrupt = interrupt
         self._stop = threading.Event()
+        self._seen: tuple[int, int | None] | None = None
+        self._since = 0.0
 
     def run(self) -> None:
         """Watch until `stop`."""
-        seen, since = (-1, -1), time.monotonic()
         while not self._stop.wait(self._limit_s / 8):
-            busy = self._vitals.busy
-            now = (self._vitals.beats, -1 if busy is None else busy)
-            if now != seen:
-                seen, since = now, time.monotonic()
-            elif busy is not None and time.monotonic() - since >= self._limit_s * 7 / 8:
-                is_interrupted = self._interrupt(busy)
-                log.error("model.call_hangs", extra={"stream": busy, "ended": is_interrupted})
-                since = time.monotonic()
+            self.check(time.monotonic())
+
+    def check(self, now_s: float) -> None:
+        """Look at the call in progress, and end it if it is still the one of long ago.
+
+        Args:
+            now_s: Monotonic time.
+        """
+        seen = (self._vitals.beats, self._vitals.busy)
+        if seen != self._seen:
+            self._seen, self._since = seen, now_s
+        elif seen[1] is not None and now_s - self._since >= self._limit_s:
+            # Once more after another limit, should the runtime not have listened.
+            self._since = now_s
+            is_interrupted = self._interrupt(seen[1])
+            log.error("model.call_hangs", extra={"stream": seen[1], "ended": is_interrupted})
 
     def stop(self) -> None:
         """End `run`; callable from any thread."""
