@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edge_cloud.signing import SigningKey, sign_base
 from edge_runtime import registry
+from edge_runtime.bundle import Bundle, Golden, load_bundle, pack, save_bundle, write_golden
+from edge_runtime.clock import SystemClock
+from edge_runtime.config import load_device
+from edge_runtime.spec import ArtefactSpec, ChannelSpec, ModelSpec, StreamSpec, WindowSpec
+from edge_runtime.sync.frames import decode_table
+from edge_runtime.sync.outbox import Outbox
+from edge_runtime.sync.state import StateStore
+from edge_runtime.update.slots import Record
 
 
 class TFLiteBuilder:
@@ -207,7 +218,7 @@ def onnx() -> type[Onnx]:
 
 
 PLUGIN = '''
-import ctypes, json, os, sys, time
+import ctypes, json, os, sys, threading
 import numpy as np
 from edge_runtime.errors import ModelError
 from edge_runtime.types import TensorSpec
@@ -232,6 +243,7 @@ class Session:
     def __init__(self, do, after=0, size=2, once=None):
         self.asked = {"do": do, "after": after, "size": size, "once": once}
         self.do, self.after, self.once, self.calls, self.total = do, after, once, 0, 0.0
+        self.told = threading.Event()
         self.inputs = (TensorSpec("x", (1, size), "float32"),)
         self.outputs = (TensorSpec("y", (1, 1), "float32"),)
         self.state_kind = "variables" if do.startswith("count") else "stateless"
@@ -278,6 +290,9 @@ class Session:
                 libc.free(ctypes.c_void_p(block))
         elif self.do == "hang":
             while True: pass
+        elif self.do == "wait":
+            self.told.wait(60)
+            raise ModelError("the model failed: it was interrupted")
         elif self.do == "fail":
             raise ModelError("the model failed: it was told to")
         elif self.do == "nan":
@@ -293,6 +308,9 @@ class Session:
         elif self.do == "files":
             self.kept = [open("/dev/null") for _ in range(200)]
         return answer
+
+    def interrupt(self):
+        self.told.set()
 
     def reset(self):
         self.total = 0.0
@@ -335,3 +353,115 @@ def misbehaving_here(misbehaving: str) -> Iterator[str]:
     registry._entries.cache_clear()
     yield misbehaving
     registry._entries.cache_clear()
+
+
+LENGTH = 5
+
+
+class OddDevice:
+    """A device on a recording whose stream ``odd`` has a model that goes wrong as told.
+
+    ``calm`` is a second stream of the same recording with a model that does not.
+    """
+
+    def __init__(self, folder: Path, *, rows: int = 400) -> None:
+        self.folder, self.rows = folder, rows
+        self.samples = np.random.default_rng(7).normal(0, 1, (rows, 2)).round(3)
+        lines = [f"{i},{a},{b}" for i, (a, b) in enumerate(self.samples.tolist())]
+        (folder / "recording.csv").write_text("\n".join(["t,a,b", *lines, ""]))
+        self.key = SigningKey.generate()
+        (folder / "release.pub").write_text(self.key.public.hex())
+        self.yaml = folder / "device.yaml"
+        self.windows = rows - LENGTH + 1
+
+    def base(self, version: str, **model: object) -> Bundle:
+        """Make a bundle that sums a window, with a model that misbehaves as told."""
+        spec = ModelSpec(
+            name="sum",
+            version=version,
+            kind="regressor",
+            stream=StreamSpec((ChannelSpec("a"), ChannelSpec("b")), rate_hz=1.0),
+            window=WindowSpec(length=LENGTH, hop=1),
+            artefacts=(ArtefactSpec("misbehaving", "model.json", "float32"),),
+            labels=("total",),
+            tolerance=1e-4,
+        )
+        inputs = self.samples[: 4 * LENGTH].reshape(4, LENGTH, 2)
+        golden = Golden(inputs, inputs.sum(axis=(1, 2), keepdims=True)[:, :, 0])
+        contents = {
+            "model.json": json.dumps({"size": 2 * LENGTH, **model}).encode(),
+            "golden.npz": write_golden(golden),
+        }
+        return save_bundle(self.folder / f"sum-{version}", spec, contents)
+
+    def declare(self, odd: str = "", *, extra: str = "", source: str = "") -> Path:
+        """Write the YAML; ``odd`` are options of the odd stream's model."""
+        streams = [
+            f"""\
+  {name}:
+    source: {{kind: csv, path: recording.csv, block: 8,
+             time: {{column: t, format: unix_s}}{source}}}
+    model: {{bundle: {bundle}, backend: misbehaving{options}}}
+    upload: windows
+"""
+            for name, bundle, options in [("odd", "sum-1", odd), ("calm", "sum-calm", "")]
+        ]
+        self.base("calm", do="ok")
+        self.yaml.write_text(
+            "device: bench-1\nstate: state\noutbox: {commit_s: 0.001}\n"
+            "sync: {host: 127.0.0.1, port: 9}\n"
+            f"trust: {{release_keys: [release.pub]}}\nstreams:\n{''.join(streams)}{extra}\n"
+        )
+        return self.yaml
+
+    def commit(self, bundle: Bundle) -> None:
+        """Make a base active in stream ``odd`` as an update would, over its factory base."""
+        factory = load_bundle(self.folder / "sum-1").digest
+        slots = self.folder / "state/slots/odd"
+        slots.mkdir(parents=True)
+        (slots / f"{bundle.digest}.zip").write_bytes(pack(bundle))
+        signed = sign_base(self.key, bundle, [self.key.public], 2)
+        record = Record(
+            factory=factory,
+            active=bundle.digest,
+            previous=factory,
+            statements={bundle.digest: signed},
+        )
+        with closing(StateStore(self.folder / "state/state.db", SystemClock())) as state:
+            state.set("update/odd", record)
+
+    def record(self) -> Record:
+        """Return what the odd stream remembers of its bases."""
+        with closing(StateStore(self.folder / "state/state.db", SystemClock())) as state:
+            record = state.get("update/odd", Record)
+        assert record is not None
+        return record
+
+    def kept(self, stream: str) -> list[int]:
+        """Return the index of every window in the outbox, sorted, as often as it is there."""
+        config = load_device(self.yaml)
+        outbox = Outbox.open(
+            config.state / "outbox.db",
+            epoch=10**6,
+            incarnation=1,
+            config=config.outbox,
+            clock=SystemClock(),
+        )
+        with closing(outbox):
+            blocks = outbox.pending(limit_bytes=10**9)
+        tables = [
+            decode_table(block.body).columns
+            for block in blocks
+            if (block.stream, block.kind) == (stream, "estimate")
+        ]
+        return sorted(index for table in tables for index in table["index"].tolist())
+
+    @property
+    def all_windows(self) -> list[int]:
+        return list(range(LENGTH - 1, self.rows))
+
+
+@pytest.fixture
+def odd_device(tmp_path: Path, misbehaving: str) -> OddDevice:
+    """A device whose model goes wrong as told; nothing is declared yet."""
+    return OddDevice(tmp_path)
