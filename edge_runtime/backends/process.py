@@ -3,7 +3,7 @@
 A call costs a copy of the row into shared memory, nine bytes through pipes and
 two switches between processes. The wait is bounded; a child that dies or hangs is
 replaced, its streams go on with the state after their last answer, and the row
-that was being answered is asked again.
+that was being answered is asked again. A call that hung is not.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ log = logging.getLogger(__name__)
 # Interpreter, numpy and runtime come up on a slow board, then the model is loaded.
 _START_S = 60.0
 _END_S = 2.0
-# A row that ended so many children is given up.
-_ATTEMPTS = 3
+# A call is given up when so many children in a row have died young.
+_DEATHS = 3
+_YOUNG_S = 60.0
 # After that, no child is started for a random time up to this, doubling each time.
 _BACK_OFF_S = (0.5, 30.0)
 _LARGEST_MESSAGE = 1 << 20
@@ -237,6 +238,8 @@ class _Child:
         self._streams: dict[int, _Stream] = {}
         self._wait_s = _BACK_OFF_S[0]
         self._rests_until = 0.0
+        self._started_s = 0.0
+        self._deaths = 0
 
     def __del__(self) -> None:
         self.end()
@@ -279,21 +282,17 @@ class _Child:
             EdgeError: What the child says of its model.
             ModelError: It hung, several children died of it, or none is started now.
         """
-        deaths = 0
         while True:
             try:
                 if self._lines is None:
                     self._revive()
                 self._order(stream, order, count)
             except _Died as death:
-                deaths += 1
                 self._bury(death)
-                if death.is_hung or deaths == _ATTEMPTS:
+                if death.is_hung or self._deaths >= _DEATHS:
                     self._rest()
                     raise cannot_run(self.name, death) from death
             else:
-                if order == Order.RUN:
-                    self._wait_s = _BACK_OFF_S[0]
                 return
 
     def _order(self, stream: _Stream, order: int, count: int) -> None:
@@ -320,6 +319,7 @@ class _Child:
             _Died: It said nothing.
         """
         self._lines = self._spawned()
+        self._started_s = time.monotonic()
         if self._lines.read(1) != DONE:
             raise _Died("it answered nonsense")
         loaded = self._heard(Loaded)
@@ -373,6 +373,9 @@ class _Child:
             self._order(stream, Order.RESUME, 0)
 
     def _bury(self, death: _Died) -> None:
+        if time.monotonic() - self._started_s > _YOUNG_S:
+            self._deaths, self._wait_s = 0, _BACK_OFF_S[0]
+        self._deaths += 1
         if self._process is not None and death.is_hung:
             self._process.kill()
         self.end()

@@ -30,20 +30,23 @@ log = logging.getLogger(__name__)
 OnEvent = Callable[[str, Mapping[str, object]], None]
 # A model is opened again after a random time up to this, doubling each time.
 _WAIT_S = (0.5, 30.0)
-# Failures in a row, without one answer in between, that end a base's service.
+# Failures, without so many answers in a row in between, that end a base's service.
 _MOST = 5
+_GOOD_WINDOWS = 256
 
 
 class _Stream(msgspec.Struct):
     """How a stream's model does.
 
     Attributes:
-        failures: In a row.
+        failures: Since it served well.
+        answered: Windows since it failed last.
         is_away: Whether it is being opened again.
         lost: What gave no result, by reason.
     """
 
     failures: int = 0
+    answered: int = 0
     is_away: bool = False
     lost: dict[str, int] = msgspec.field(default_factory=dict)
 
@@ -107,10 +110,17 @@ class Failures:
             return None
         finally:
             self._vitals.leave()
-        if state.failures and len(output.estimates):
-            log.info("model.answers_again", extra={"stream": name})
-            state.failures = 0
+        if state.failures:
+            self._note_answers(name, len(output.estimates))
         return output
+
+    def _note_answers(self, name: str, count: int) -> None:
+        state = self._states[name]
+        if count and not state.answered:
+            log.info("model.answers_again", extra={"stream": name})
+        state.answered += count
+        if state.answered >= _GOOD_WINDOWS:
+            state.failures = 0
 
     # --- counting -----------------------------------------------------------------
 
@@ -133,6 +143,7 @@ class Failures:
         name, state = frame.stream, self._states[frame.stream]
         self._pass_over(frame)
         state.failures += 1
+        state.answered = 0
         log.error("model.failed", extra={"stream": name, "why": str(error), "n": state.failures})
         if state.failures == 1 and self._reopen(name):
             return
