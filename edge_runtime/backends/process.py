@@ -109,6 +109,7 @@ class ProcessSession:
         self._dtype = np.dtype(self.inputs[0].dtype)
         self._stream = child.add(self._layout)
         self._source, self._target = self._stream.memory.source, self._stream.memory.target
+        self._source_row, self._target_row = self._source[:1], self._target[:1]
         self._is_closed = False
 
     @property
@@ -128,7 +129,9 @@ class ProcessSession:
         """
         if batch.shape != self._row or batch.dtype != self._dtype or self._is_closed:
             return self._run_other(batch)
-        return self._run_block(batch)
+        self._source_row[...] = batch
+        self._child.ask(self._stream, Order.RUN, 1)
+        return self._target_row.copy()
 
     def reset(self) -> None:
         """Forget state kept between calls."""
@@ -423,15 +426,18 @@ class _Ends:
         Raises:
             _Died: The process is gone, or they did not come in time.
         """
-        parts = b""
+        parts = self._read(count)
         while len(parts) < count:
-            if not self._poll.poll(self.limit_s * 1e3):
-                raise _Died(f"no answer within {self.limit_s:g} s", is_hung=True)
-            part = os.read(self._answers, count - len(parts))
-            if not part:
-                raise _Died("it hung up")
-            parts += part
+            parts += self._read(count - len(parts))
         return parts
+
+    def _read(self, most: int) -> bytes:
+        if not self._poll.poll(self.limit_s * 1e3):
+            raise _Died(f"no answer within {self.limit_s:g} s", is_hung=True)
+        part = os.read(self._answers, most)
+        if not part:
+            raise _Died("it hung up")
+        return part
 
     def close(self) -> None:
         for descriptor in (self.orders, self._answers, self._life):
