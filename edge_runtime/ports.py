@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from edge_runtime.spec import StateSpec, StreamSpec
-from edge_runtime.types import Frame, Output, StateKind, TensorSpec
+from edge_runtime.types import Frame, Isolation, Output, StateKind, TensorSpec
 
 __all__ = [
     "Backend",
@@ -132,6 +132,9 @@ class Choice(msgspec.Struct, frozen=True):
     accelerator: str | None = None
     block: int = 32
     micro_batch: int | None = None
+    isolation: Isolation = "thread"
+    limit_s: float = 30.0
+    memory_mb: int = 1024
 
 
 class Session(Protocol):

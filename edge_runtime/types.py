@@ -21,6 +21,7 @@ __all__ = [
     "Decision",
     "Estimates",
     "Frame",
+    "Isolation",
     "Output",
     "StateKind",
     "Table",
@@ -37,6 +38,11 @@ StateKind = Literal["stateless", "variables", "resources", "explicit"]
 can be read and set; ``resources``: TFLite resource variables, which only a new
 interpreter clears and nobody can read; ``explicit``: state that goes in and out
 as tensors of an ONNX model."""
+
+Isolation = Literal["thread", "process"]
+"""Where a model runs. ``thread``: in the device's process, which a supervisor
+starts again after a native crash or a hung call. ``process``: in a child, so that
+the device's process never goes down."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 

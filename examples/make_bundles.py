@@ -78,7 +78,7 @@ def main() -> int:
     refused = 0
     for folder, (spec, files, windows) in bundles.items():
         bundle = write(folder, spec, files, windows)
-        verdict = admit(folder, None)
+        verdict = admit(folder)
         print(f"{bundle.ref} {bundle.digest[:16]} admitted={verdict.is_admitted} {verdict.reason}")
         refused += not verdict.is_admitted
     return 1 if refused else 0

@@ -23,7 +23,7 @@ from edge_runtime.ports import Backend, Choice, Session, SessionOptions
 from edge_runtime.spec import Layer
 from edge_runtime.types import Upload
 
-__all__ = ["ARTEFACT_KINDS", "load_session", "open_pipeline", "open_session"]
+__all__ = ["ARTEFACT_KINDS", "backend_of", "load_session", "open_pipeline", "open_session"]
 
 ARTEFACT_KINDS: Mapping[str, str] = MappingProxyType(
     {"litert": "tflite", "onnx": "onnx", "reference": "reference", "tflite-runtime": "tflite"}
@@ -80,6 +80,8 @@ def open_session(bundle: Bundle, choice: Choice | None = None) -> Session:
         shape=shape_of(spec.features, (spec.window.length, len(spec.stream.channels))),
     )
     try:
+        if choice.isolation == "process":
+            return _open_isolated(choice, artefact.backend, model, options)
         return load_session(choice.backend, artefact.backend, model, options)
     except ModelError as error:
         raise ModelError(
@@ -88,6 +90,15 @@ def open_session(bundle: Bundle, choice: Choice | None = None) -> Session:
             expected=error.expected,
             remedy=error.remedy,
         ) from error
+
+
+def _open_isolated(choice: Choice, kind: str, model: bytes, options: SessionOptions) -> Session:
+    from edge_runtime.backends.process import open_in_process
+    from edge_runtime.backends.shared import Setting
+
+    _check_threads(options.threads)
+    setting = Setting(choice.backend, kind, options, choice.limit_s, choice.memory_mb)
+    return open_in_process(model, setting)
 
 
 def load_session(
@@ -113,12 +124,23 @@ def load_session(
     """
     options = options or SessionOptions()
     _check_threads(options.threads)
-    name = backend or _default_backend(kind)
-    _check_kind(name, kind)
-    check_accelerator(name, options.accelerator)
-    runtime: Backend = registry.create("backends", name, {})
+    runtime = backend_of(backend, kind)
+    check_accelerator(runtime.name, options.accelerator)
     runtime.probe()
     return runtime.load(model, options)
+
+
+def backend_of(backend: str | None, kind: str) -> Backend:
+    """Return the named model runtime, or the one for a kind of file; not probed yet.
+
+    Raises:
+        ConfigError: There is no such backend.
+        ModelError: It does not run that kind of file.
+    """
+    name = backend or _default_backend(kind)
+    _check_kind(name, kind)
+    runtime: Backend = registry.create("backends", name, {})
+    return runtime
 
 
 def _default_backend(kind: str) -> str:

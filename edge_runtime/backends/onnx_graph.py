@@ -13,14 +13,16 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
-__all__ = ["OnnxGraph", "Quantisation", "read_graph"]
+__all__ = ["OnnxGraph", "Port", "Quantisation", "read_graph"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 
 # Field numbers in their messages.
 _MODEL_GRAPH = 7
-_GRAPH_NODE, _GRAPH_INITIALISER = 1, 5
+_GRAPH_NODE, _GRAPH_INITIALISER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
+_VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM = 1, 2, 1, 2, 1
+_DIM_VALUE, _DIM_NAME = 1, 2
 _NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE = 1, 2, 4
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_FLOAT, _TENSOR_INT32 = 1, 2, 4, 5
 _TENSOR_NAME, _TENSOR_RAW, _TENSOR_LOCATION = 8, 9, 14
@@ -37,6 +39,13 @@ class Quantisation(msgspec.Struct, frozen=True):
     zero_point: int
 
 
+class Port(msgspec.Struct, frozen=True):
+    """An input or output of the graph; a free axis has a name, or ``?``."""
+
+    name: str
+    shape: tuple[int | str, ...]
+
+
 class _Node(msgspec.Struct, frozen=True):
     operator: str
     inputs: tuple[str, ...]
@@ -49,11 +58,37 @@ class OnnxGraph:
     Args:
         nodes: Its nodes in order.
         constants: Its initialisers, undecoded, by name.
+        inputs: What has to be fed.
+        outputs: What it answers.
     """
 
-    def __init__(self, nodes: list[_Node], constants: dict[str, memoryview]) -> None:
+    def __init__(
+        self,
+        nodes: list[_Node],
+        constants: dict[str, memoryview],
+        inputs: tuple[Port, ...] = (),
+        outputs: tuple[Port, ...] = (),
+    ) -> None:
         self._nodes = nodes
         self._constants = constants
+        # Old files list their constants among the inputs.
+        self.inputs = tuple(one for one in inputs if one.name not in constants)
+        self.outputs = outputs
+
+    @property
+    def operators(self) -> frozenset[str]:
+        """The kinds of nodes in it."""
+        return frozenset(node.operator for node in self._nodes)
+
+    @property
+    def weight_types(self) -> dict[int, int]:
+        """How many constants of two and more axes have which element type."""
+        counts: dict[int, int] = {}
+        for tensor in self._constants.values():
+            kind, rank = _kind_of(tensor)
+            if rank > 1:
+                counts[kind] = counts.get(kind, 0) + 1
+        return counts
 
     @property
     def has_computed_product(self) -> bool:
@@ -110,12 +145,15 @@ def read_graph(model: bytes) -> OnnxGraph:
     """
     nodes: list[_Node] = []
     constants: dict[str, memoryview] = {}
+    ports: dict[int, list[Port]] = {_GRAPH_INPUT: [], _GRAPH_OUTPUT: []}
     for number, part in _parts(_graph_of(model)):
         if number == _GRAPH_NODE:
             nodes.append(_node(part))
         elif number == _GRAPH_INITIALISER:
             constants[_name_of(part)] = part
-    return OnnxGraph(nodes, constants)
+        elif number in ports:
+            ports[number].append(_port(part))
+    return OnnxGraph(nodes, constants, tuple(ports[_GRAPH_INPUT]), tuple(ports[_GRAPH_OUTPUT]))
 
 
 def _graph_of(model: bytes) -> memoryview:
@@ -135,6 +173,47 @@ def _node(message: memoryview) -> _Node:
         elif number == _NODE_TYPE:
             operator = _text(part)
     return _Node(operator, tuple(inputs), tuple(outputs))
+
+
+def _port(value: memoryview) -> Port:
+    name = ""
+    shape: tuple[int | str, ...] = ()
+    for number, part in _parts(value):
+        if number == _VALUE_NAME:
+            name = _text(part)
+        elif number == _VALUE_TYPE:
+            shape = tuple(
+                _dimension(dim)
+                for tensor in _inner(part, _TYPE_TENSOR)
+                for dims in _inner(tensor, _TENSOR_SHAPE)
+                for dim in _inner(dims, _SHAPE_DIM)
+            )
+    return Port(name, shape)
+
+
+def _inner(message: memoryview, wanted: int) -> list[memoryview]:
+    return [part for number, part in _parts(message) if number == wanted]
+
+
+def _dimension(dim: memoryview) -> int | str:
+    for number, value in _fields(dim):
+        if number == _DIM_VALUE and isinstance(value, int):
+            return value
+        if number == _DIM_NAME and isinstance(value, memoryview):
+            return _text(value)
+    return "?"
+
+
+def _kind_of(tensor: memoryview) -> tuple[int, int]:
+    """Return element type and number of axes; dimensions may be packed or one by one."""
+    kind = rank = 0
+    for number, value in _fields(tensor):
+        if number == _TENSOR_TYPE and isinstance(value, int):
+            kind = value
+        elif number == _TENSOR_DIMS:
+            # A varint ends with a byte below 128.
+            rank += 1 if isinstance(value, int) else sum(byte < 128 for byte in value)
+    return kind, rank
 
 
 def _name_of(tensor: memoryview) -> str:

@@ -43,7 +43,10 @@ class Command(Protocol):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    args = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    # A verb may be more as a program than as a call from Python: ``run`` is supervised.
+    as_called = argparse.Namespace(is_program=argv is None)
+    args = parser(words[:1]).parse_args(words, as_called)
     logging.basicConfig(
         level=logging.DEBUG if args.verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
@@ -62,14 +65,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser with every verb that is installed."""
+def parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser with every verb that is installed.
+
+    Args:
+        words: Where the first is a verb, only that one is imported: what a device
+            does not run costs it no memory.
+    """
     root = argparse.ArgumentParser(
         prog="edge-runtime", description="Models next to sensors: nothing lost, nothing waits."
     )
     root.add_argument("--version", action="version", version=f"edge-runtime {__version__}")
     verbs = root.add_subparsers(required=True, metavar="COMMAND")
-    for name in registry.names("commands"):
+    names = registry.names("commands")
+    for name in words[:1] if set(words[:1]) & set(names) else names:
         try:
             command: Command = registry.find("commands", name)()
         except EdgeError as error:

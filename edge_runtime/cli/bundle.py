@@ -11,6 +11,7 @@ import msgspec
 from edge_runtime.bundle import Bundle as LoadedBundle
 from edge_runtime.bundle import load_bundle
 from edge_runtime.errors import BundleError, TrustError
+from edge_runtime.ports import Choice
 from edge_runtime.update.admission import admit
 from edge_runtime.update.slots import read_signed, signed_path
 from edge_runtime.update.trust import Trust, public_key_of
@@ -75,7 +76,7 @@ def _verify(bundle: LoadedBundle, args: argparse.Namespace) -> dict[str, object]
 
 
 def _admit(bundle: LoadedBundle, args: argparse.Namespace) -> dict[str, object]:
-    verdict = admit(args.bundle, args.backend)
+    verdict = admit(args.bundle, Choice(backend=args.backend))
     if not verdict.is_admitted:
         raise BundleError(
             verdict.reason,

@@ -1,4 +1,4 @@
-"""``edge-runtime check``: everything but the hardware."""
+"""``edge-runtime check``: everything but the hardware, or one bare model file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import msgspec
 
 from edge_runtime.backends import open_session
 from edge_runtime.bundle import Bundle
+from edge_runtime.cli.model import check_model, model_options
 from edge_runtime.config import StreamConfig, load_device
 from edge_runtime.config.check import DeviceGraph, Inspection, StreamGraph, check_device
+from edge_runtime.errors import ConfigError
 from edge_runtime.pipeline import shape_of
 from edge_runtime.ports import Choice
 from edge_runtime.profiles import explain_choice
@@ -24,19 +26,28 @@ class Check:
     """Build a device but for its hardware, and print what it resolves to."""
 
     name = "check"
-    help = "check a device configuration and print the resolved graph, without touching hardware"
+    help = "check a device configuration without touching hardware, or admit a bare model file"
     example = "edge-runtime check device_configs/pump.yaml"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the verb's arguments."""
-        parser.add_argument("config", type=Path, help="device YAML")
+        parser.add_argument("config", type=Path, nargs="?", help="device YAML")
         parser.add_argument(
             "--no-models", action="store_true", help="do not open the models to compare shapes"
         )
+        model_options(parser.add_argument_group("a bare model file"))
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Check, and print the graph."""
+        """Check, and print the graph; or admit a model, and print what was found."""
+        if (args.config is None) == (args.model is None):
+            raise ConfigError(
+                "check got both a configuration and a model, or neither",
+                expected="DEVICE.yaml, or --model FILE",
+                remedy="Check them one after the other.",
+            )
+        if args.model is not None:
+            return check_model(args)
         config = load_device(args.config)
         inspect = None if args.no_models else partial(_inspect, config.profiles)
         graph = check_device(config, inspect=inspect)

@@ -1,17 +1,23 @@
-"""``edge-runtime run``: edge mode on this machine."""
+"""``edge-runtime run``: edge mode on this machine.
+
+The program that is started supervises, and the device is a child of it. So
+nothing heavy is imported here before it is known which of the two this is.
+"""
 
 from __future__ import annotations
 
 import argparse
+import fcntl
+import json
+import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from edge_runtime.config import DeviceConfig, load_device
-from edge_runtime.config.check import check_device
-from edge_runtime.modes.edge import DeviceStatus, EdgeDevice
+if TYPE_CHECKING:
+    from edge_runtime.config import DeviceConfig
+    from edge_runtime.modes.edge import DeviceStatus, EdgeDevice
 
 __all__ = ["Run"]
 
@@ -41,26 +47,78 @@ class Run:
             metavar="NAME",
             help="run every model on this execution provider or delegate, see doctor",
         )
+        parser.add_argument(
+            "--no-supervisor",
+            action="store_true",
+            help="one process, for a service manager that starts it again by itself",
+        )
         parser.add_argument("--json", action="store_true", help="print the final status as JSON")
+        # For the supervisor: descriptors of its page and its tie, and what happened before.
+        parser.add_argument("--supervised", help=argparse.SUPPRESS)
+        parser.add_argument("--crashed", default="{}", help=argparse.SUPPRESS)
 
     def run(self, args: argparse.Namespace) -> int:
         """Run, then say what was done and what still waits for the cloud."""
-        config = _accelerated(load_device(args.config), args.accelerator)
-        check_device(config)
-        device = EdgeDevice(config)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: device.stop())
-        device.run(drain_s=args.drain_s, stays=args.stay)
-        status = device.status()
-        text = msgspec.json.encode(status).decode() if args.json else _summary(status)
-        sys.stdout.write(text + "\n")
-        return 0
+        if args.no_supervisor or args.supervised or not args.is_program:
+            return _run_device(args)
+        from edge_runtime.modes.supervisor import supervise
+
+        return supervise(["run", str(args.config), *_passed_on(args)])
+
+
+def _passed_on(args: argparse.Namespace) -> list[str]:
+    flags = {"--stay": args.stay, "--json": args.json, "--verbose": args.verbose}
+    accelerator = ["--accelerator", args.accelerator] if args.accelerator else []
+    return [
+        "--drain-s",
+        str(args.drain_s),
+        *accelerator,
+        *(flag for flag, is_set in flags.items() if is_set),
+    ]
+
+
+# --- the device ---------------------------------------------------------------------
+
+
+def _run_device(args: argparse.Namespace) -> int:
+    import msgspec
+
+    from edge_runtime.config import load_device
+    from edge_runtime.config.check import check_device
+    from edge_runtime.modes.edge import EdgeDevice
+    from edge_runtime.modes.vitals import Crash, Vitals
+
+    config = _accelerated(load_device(args.config), args.accelerator)
+    check_device(config)
+    page, tie = map(int, args.supervised.split(",")) if args.supervised else (None, None)
+    device = EdgeDevice(
+        config,
+        vitals=None if page is None else Vitals(page),
+        crashes={name: Crash(*crash) for name, crash in json.loads(args.crashed).items()},
+    )
+    _stop_on_signals(device, tie)
+    device.run(drain_s=args.drain_s, stays=args.stay)
+    status = device.status()
+    text = msgspec.json.encode(status).decode() if args.json else _summary(status)
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def _stop_on_signals(device: EdgeDevice, tie: int | None) -> None:
+    """End cleanly when asked to, and when the supervisor is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGIO):
+        signal.signal(number, lambda *_: device.stop())
+    if tie is not None:
+        # The kernel sends SIGIO when the other end, which only the supervisor has, is closed.
+        fcntl.fcntl(tie, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(tie, fcntl.F_SETFL, fcntl.fcntl(tie, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _accelerated(config: DeviceConfig, name: str | None) -> DeviceConfig:
     if name is None:
         return config
-    replace = msgspec.structs.replace
+    from msgspec.structs import replace
+
     streams = {
         stream: replace(one, model=replace(one.model, accelerator=name))
         for stream, one in config.streams.items()

@@ -14,7 +14,7 @@ from edge_runtime.config.convert import convert, convert_part
 from edge_runtime.config.document import Document, KeyPath, key_text, read_document
 from edge_runtime.errors import ConfigError
 from edge_runtime.ports import Choice
-from edge_runtime.types import Upload, check_name
+from edge_runtime.types import Isolation, Upload, check_name
 
 __all__ = [
     "DeviceConfig",
@@ -90,17 +90,27 @@ class ModelConfig(_Config, frozen=True):
             else 1.
         accelerator: Execution provider or delegate by name; None for the processor, or
             for what `edge-runtime tune` chose.
+        isolation: ``thread`` runs it in the device's process, ``process`` in a child.
+        memory_mb: Memory that a model in a child may take beyond its runtime, MiB.
     """
 
     bundle: Path
     backend: str | None = None
     threads: Annotated[int, Meta(ge=1, le=64)] | None = None
     accelerator: NotEmpty | None = None
+    isolation: Isolation = "thread"
+    memory_mb: Annotated[int, Meta(ge=16)] = 1024
 
     @property
     def choice(self) -> Choice:
         """How the configuration wants the model to be run; the device profile fills the rest."""
-        return Choice(backend=self.backend, threads=self.threads, accelerator=self.accelerator)
+        return Choice(
+            backend=self.backend,
+            threads=self.threads,
+            accelerator=self.accelerator,
+            isolation=self.isolation,
+            memory_mb=self.memory_mb,
+        )
 
 
 class StreamConfig(_Config, frozen=True):
@@ -137,6 +147,7 @@ class _DeviceKeys(_Config, frozen=True):
     sync: SyncConfig | None = None
     outbox: OutboxConfig = OutboxConfig()
     trust: TrustConfig | None = None
+    watchdog_s: Annotated[float, Meta(ge=1)] = 30.0
     schema: Literal[1] = 1
 
 
@@ -151,6 +162,7 @@ class DeviceConfig(_DeviceKeys, frozen=True):
         sync: Link to the cloud; None stays local.
         outbox: What waits on disk.
         trust: Who may sign updates; None accepts none.
+        watchdog_s: Longest time one call of a model may take.
         schema: Version of the file's format.
         origin: The file it was read from, for messages; not a key.
     """

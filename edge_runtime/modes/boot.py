@@ -14,6 +14,7 @@ from edge_runtime.config import DeviceConfig
 from edge_runtime.errors import ModelError
 from edge_runtime.modes.serving import Serving
 from edge_runtime.modes.updates import StreamUpdates
+from edge_runtime.modes.vitals import Crash
 from edge_runtime.pipeline import BATCH, Pipeline
 from edge_runtime.ports import Choice, Clock
 from edge_runtime.profiles import explain_choice
@@ -29,6 +30,8 @@ __all__ = ["boot_stream"]
 
 log = logging.getLogger(__name__)
 
+_MOST_CRASHES = 2
+
 
 def boot_stream(
     config: DeviceConfig,
@@ -38,8 +41,11 @@ def boot_stream(
     outbox: Outbox,
     trust: Trust | None,
     clock: Clock,
+    crash: Crash | None = None,
 ) -> StreamUpdates:
     """Choose, load and resume what stream ``name`` runs.
+
+    A base that has taken the device down twice is given up for the one before.
 
     Raises:
         BundleError: The factory bundle does not load.
@@ -47,11 +53,12 @@ def boot_stream(
         StoreError: The device's databases failed.
     """
     stream = config.streams[name]
+    wanted = msgspec.structs.replace(stream.model.choice, limit_s=config.watchdog_s)
     folder = Path(config.state) / "slots"
     slots = Slots(folder, name, factory=stream.model.bundle, state=state)
 
     def choose(bundle: Bundle) -> Choice:
-        found = explain_choice(bundle, stream.model.choice, config.profiles)
+        found = explain_choice(bundle, wanted, config.profiles)
         # The block that is best for batch work would leave a live stream's few windows alone.
         choice = msgspec.structs.replace(found.choice, block=BATCH)
         facts = {"stream": name, "why": found.why, **msgspec.structs.asdict(choice)}
@@ -77,10 +84,16 @@ def boot_stream(
             upload=stream.upload,
         )
 
-    chosen = agent.boot()
+    chosen = agent.boot(_given_up(crash))
     pipeline = build(chosen.bundle, chosen.layers)
     serving = _resumed(pipeline, outbox, commit_s=config.outbox.commit_s, clock=clock)
-    return StreamUpdates(agent, serving, build, stream.model.choice)
+    return StreamUpdates(agent, serving, build, wanted)
+
+
+def _given_up(crash: Crash | None) -> dict[str, str]:
+    if crash is None or crash.times < _MOST_CRASHES:
+        return {}
+    return {crash.base: f"crash: the device {crash.how} {crash.times} times"}
 
 
 def _resumed(pipeline: Pipeline, outbox: Outbox, *, commit_s: float, clock: Clock) -> Serving:

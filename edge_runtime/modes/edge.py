@@ -27,9 +27,12 @@ from edge_runtime.config import DeviceConfig
 from edge_runtime.config.device import split_kind
 from edge_runtime.errors import SourceError
 from edge_runtime.modes.boot import boot_stream
+from edge_runtime.modes.failures import Failures
 from edge_runtime.modes.serving import Commit
 from edge_runtime.modes.updates import StreamUpdates
 from edge_runtime.modes.uplink import Connect, Uplink
+from edge_runtime.modes.vitals import Crash, Vitals
+from edge_runtime.modes.watchdog import Watchdog
 from edge_runtime.modes.writer import Writer
 from edge_runtime.ports import Clock, Sink, Source
 from edge_runtime.sources import Pace
@@ -119,6 +122,9 @@ class EdgeDevice:
         paces: Replaces the pace of a recording, by stream; for simulators.
         on_event: Called with a name and facts, on the device's threads; must be quick.
         connect: Makes the transport; for tests and other brokers.
+        vitals: Where to give signs of life; a supervisor reads them.
+        crashes: What the bases did to this device before, by stream, as its
+            supervisor has seen it.
     """
 
     def __init__(
@@ -129,12 +135,16 @@ class EdgeDevice:
         paces: Mapping[str, Pace] | None = None,
         on_event: OnEvent | None = None,
         connect: Connect = PahoTransport,
+        vitals: Vitals | None = None,
+        crashes: Mapping[str, Crash] | None = None,
     ) -> None:
         self._config = config
         self._clock = clock or SystemClock()
         self._paces = paces or {}
         self._on_event = on_event or (lambda _name, _facts: None)
         self._connect = connect
+        self._vitals = vitals or Vitals.make()[0]
+        self._crashes = crashes or {}
         self._inbox: queue.Queue[_Item] = queue.Queue(_INBOX_FRAMES)
         self._stop = threading.Event()
         self._closing = threading.Event()
@@ -145,6 +155,15 @@ class EdgeDevice:
         self._uplink: Uplink | None = None
         self._writer: Writer | None = None
         self._final: DeviceStatus | None = None
+        self._failures = Failures(
+            self._streams,
+            tuple(config.streams),
+            self._vitals,
+            stop=self._stop,
+            on_pipeline=self._call,
+            on_agents=self._on_agents,
+            on_event=self._fell_back,
+        )
 
     def run(self, *, drain_s: float = 10.0, stays: bool = False) -> None:
         """Run until every recording has ended or `stop` is called.
@@ -193,9 +212,16 @@ class EdgeDevice:
         trust = _trust_of(self._config)
         for name in self._config.streams:
             self._streams[name] = boot_stream(
-                self._config, name, state=state, outbox=outbox, trust=trust, clock=self._clock
+                self._config,
+                name,
+                state=state,
+                outbox=outbox,
+                trust=trust,
+                clock=self._clock,
+                crash=self._crashes.get(name),
             )
             self._note(name)
+        self._start_watchdog(stack)
         self._start_network(stack, state, outbox)
         self._start_writer(stack, outbox)
         for name in self._config.streams:
@@ -217,6 +243,25 @@ class EdgeDevice:
         if outbox.set_aside is not None:
             self._event("outbox.set_aside", {"path": str(outbox.set_aside)})
         return outbox
+
+    def _start_watchdog(self, stack: ExitStack) -> None:
+        self._tell_bases()
+        watchdog = Watchdog(
+            self._vitals,
+            limit_s=self._config.watchdog_s,
+            interrupt=self._interrupt,
+        )
+        self._start(stack, "watchdog", watchdog.run)
+        stack.callback(watchdog.stop)
+
+    def _interrupt(self, number: int) -> bool:
+        stream = list(self._streams.values())[number]
+        return stream.serving.pipeline.interrupt()
+
+    def _tell_bases(self) -> None:
+        """Let a supervisor know whom to blame."""
+        bases = {name: stream.serving.pipeline.base for name, stream in self._streams.items()}
+        self._vitals.tell(self._config.watchdog_s, bases)
 
     def _start_network(self, stack: ExitStack, state: StateStore, outbox: Outbox) -> None:
         """Without a broker in the configuration nothing leaves the device, and no thread starts."""
@@ -326,6 +371,7 @@ class EdgeDevice:
         """Work on what the other threads bring, until all is done."""
         deadline_ns = None
         while not self._is_done(deadline_ns):
+            self._vitals.beat()
             with suppress(queue.Empty):
                 self._handle(self._inbox.get(timeout=self._next_commit_s()))
             self._commit_due()
@@ -356,8 +402,10 @@ class EdgeDevice:
                 self._delivering.discard(item.stream)
 
     def _push(self, frame: Frame) -> None:
-        output = self._streams[frame.stream].serving.push(frame)
+        output = self._failures.push(frame)
         status = self._note(frame.stream)
+        if output is None:
+            return
         status.estimates += len(output.estimates)
         status.decisions += len(output.decisions)
         if len(output.estimates):
@@ -384,7 +432,7 @@ class EdgeDevice:
         status.position = serving.position
         status.base, status.effective_id = pipeline.base, pipeline.effective_id
         status.layers_made_ns = max((layer.made_ns for layer in pipeline.layers), default=None)
-        status.discarded = pipeline.discarded
+        status.discarded = pipeline.discarded | self._failures.lost(name)
         return status
 
     def _call(self, do: Callable[[], None]) -> None:
@@ -394,8 +442,21 @@ class EdgeDevice:
             do()
             for name in self._streams:
                 self._note(name)
+            self._tell_bases()
 
         self._offer(_Call(done))
+
+    def _on_agents(self, do: Callable[[], None]) -> None:
+        """Have something done where the update agents are; without a link, that is anywhere."""
+        if self._uplink is None:
+            do()
+        else:
+            self._uplink.on_agents(do)
+
+    def _fell_back(self, name: str, facts: Mapping[str, object]) -> None:
+        if self._uplink is not None:
+            self._uplink.announce()
+        self._event(name, facts)
 
     def _next_commit_s(self) -> float:
         waits = [stream.serving.waits_s() for stream in self._streams.values()]
@@ -405,7 +466,7 @@ class EdgeDevice:
         for stream in self._streams.values():
             wait_s = stream.serving.waits_s()
             if wait_s == 0 or (everything and wait_s is not None):
-                self._written().put(stream.serving.take())
+                self._written().put(stream.serving.take(), self._vitals.beat)
 
     def _written(self) -> Writer:
         assert self._writer is not None  # noqa: S101 - opened before anything is decided

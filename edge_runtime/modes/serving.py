@@ -67,6 +67,15 @@ class Serving:
             self._due_ns = self._clock.monotonic_ns() + self._commit_ns
         return output
 
+    def skip(self, frame: Frame) -> None:
+        """Go past a frame that nobody answers; it is not read again after a restart."""
+        self.position = frame.index + len(frame)
+        if len(frame):
+            self.event_ns = int(frame.time_ns[-1])
+        self._rows += len(frame)
+        if self._due_ns is None:
+            self._due_ns = self._clock.monotonic_ns() + self._commit_ns
+
     def activate(self, layers: Sequence[Layer]) -> None:
         """Make a layer set live; the next window is the first to use it."""
         self.pipeline.activate(layers)

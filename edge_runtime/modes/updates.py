@@ -156,7 +156,7 @@ class Updates:
 
     def _admit(self, stream: str, action: Admit) -> None:
         updates = self._streams[stream]
-        verdict = admit(action.path, updates.choice.backend)
+        verdict = admit(action.path, updates.choice)
         self.post(lambda: self._do(stream, updates.agent.on_admitted(action.digest, verdict)))
 
     def _load(self, stream: str, action: ActivateBase) -> None:

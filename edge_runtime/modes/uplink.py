@@ -74,6 +74,10 @@ class Uplink:
         """Rows that the cloud has not acknowledged."""
         return self._outbox.stats().rows
 
+    def on_agents(self, do: Callable[[], None]) -> None:
+        """Have something done on the network thread, to which the agents belong."""
+        self._updates.post(do)
+
     def counters(self) -> dict[str, int]:
         """Return what the link counts."""
         return {
@@ -82,7 +86,7 @@ class Uplink:
 
     def run(self) -> None:
         """Work until `stop`, then say good-bye."""
-        self._announce()
+        self.announce()
         self._link.open()
         try:
             self._updates.start()
@@ -125,12 +129,13 @@ class Uplink:
 
         def tell(name: str, facts: Mapping[str, object]) -> None:
             if name.endswith(".activated"):
-                self._announce()
+                self.announce()
             on_event(name, facts)
 
         return tell
 
-    def _announce(self) -> None:
+    def announce(self) -> None:
+        """Say in ``up/life`` what runs; callable from any thread."""
         pipelines = {name: stream.serving.pipeline for name, stream in self._streams.items()}
         self._link.announce(
             base={name: pipeline.base for name, pipeline in pipelines.items()},

@@ -53,12 +53,18 @@ class Writer:
         self._is_full = False
         self.sink_blocks_lost = 0
 
-    def put(self, commit: Commit) -> None:
-        """Hand over a commit; waits while the disk is behind, but not for a writer that ended."""
+    def put(self, commit: Commit, on_wait: Callable[[], None]) -> None:
+        """Hand over a commit; waits while the disk is behind, but not for a writer that ended.
+
+        Args:
+            commit: What is to be written.
+            on_wait: Called every second while it waits.
+        """
         while not self._has_ended:
             with suppress(queue.Full):
                 self._queue.put(commit, timeout=_RETRY_S)
                 return
+            on_wait()
 
     @property
     def is_idle(self) -> bool:

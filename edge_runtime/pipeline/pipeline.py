@@ -366,6 +366,14 @@ class Pipeline:
         self._effective_id = effective_id(self.base, layers)
         self._nothing = self._empty_output()
 
+    def interrupt(self) -> bool:
+        """Make the call of the model that is in progress fail; callable from any thread.
+
+        Returns:
+            Whether its runtime can be told to; a ``push`` then raises `ModelError`.
+        """
+        return self.scorer.interrupt()
+
     def take_over(self, other: Pipeline) -> None:
         """Go on where ``other``, the pipeline this one replaces, stands.
 

@@ -91,6 +91,14 @@ class Scorer:
         self._check_outputs()
         self._read = reader_of(spec, self._input, self._output)
 
+    def interrupt(self) -> bool:
+        """Make the session's call in progress fail; False where it cannot be told to."""
+        interrupt = getattr(self.session, "interrupt", None)
+        if interrupt is None:
+            return False
+        interrupt()
+        return True
+
     def _fitted_shape(self) -> tuple[int, ...]:
         """Return the input tensor's shape without the batch axis."""
         shape = self._input.shape[1:]

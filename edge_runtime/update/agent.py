@@ -93,17 +93,53 @@ class UpdateAgent:
 
     # --- starting ---------------------------------------------------------------
 
-    def boot(self) -> Serving:
+    @property
+    def bundle(self) -> Bundle:
+        """The base that serves."""
+        return self._bundle
+
+    def boot(self, bad: Mapping[str, str] | None = None) -> Serving:
         """Choose what to serve and count the attempt; call once, before anything else.
 
         The committed base with its layers; after two starts that never came
         up, or if it does not verify, the one before it; at last the factory
         bundle. Layers that no longer verify are left out as a set.
 
+        Args:
+            bad: Why a base must not serve any more, by digest: it took the device
+                down again and again while it served.
+
         Raises:
             StoreError: The attempt cannot be stored.
         """
         self._give_up_on_failing_base()
+        if bad and self._slots.record.active in bad:
+            self._quarantine_active(bad[self._slots.record.active])
+        return self._next_choice()
+
+    def give_up(self, why: str) -> Serving:
+        """Put the base that serves into quarantine, and choose what serves instead.
+
+        The factory bundle is never given up: it is chosen again.
+
+        Raises:
+            StoreError: The choice cannot be stored.
+        """
+        self._expected = None
+        self._quarantine_active(f"model: {why}"[:_MAX_REASON])
+        chosen = self._next_choice()
+        self._slots.store(boots=0)
+        return chosen
+
+    def _quarantine_active(self, reason: str) -> None:
+        record = self._slots.record
+        if record.active == self._slots.factory.digest:
+            log.error("update.factory_base_fails", extra={"base": record.active, "reason": reason})
+            return
+        log.error("update.base_quarantined", extra={"base": record.active, "reason": reason})
+        self._slots.store(quarantine=record.quarantine | {record.active: reason})
+
+    def _next_choice(self) -> Serving:
         for digest, signed in self._choices():
             try:
                 self._bundle, self._statement = self._slots.open(digest, self._trust)
@@ -228,9 +264,7 @@ class UpdateAgent:
         record = self._slots.record
         if record.boots < _MAX_ATTEMPTS or record.active == self._slots.factory.digest:
             return
-        reason = f"boot: {record.boots} starts did not come up"
-        log.error("update.base_quarantined", extra={"base": record.active, "reason": reason})
-        self._slots.store(quarantine=record.quarantine | {record.active: reason})
+        self._quarantine_active(f"boot: {record.boots} starts did not come up")
 
     def _choices(self) -> list[tuple[str, tuple[Signed, ...]]]:
         record = self._slots.record

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.bundle import Golden, pack, save_bundle, write_golden
+from edge_runtime.ports import Choice
 from edge_runtime.spec import ArtefactSpec, ModelSpec
 from edge_runtime.update.admission import Admission, admit
 
@@ -37,7 +38,7 @@ def make_archive(
 
 def test_a_sound_bundle_is_admitted_within_a_second_or_two(make_archive, misbehaving) -> None:
     """A model that reproduces its golden vectors passes, and its memory is measured."""
-    verdict = admit(make_archive(), misbehaving)
+    verdict = admit(make_archive(), Choice(backend=misbehaving))
 
     assert verdict == Admission(
         True,
@@ -50,10 +51,24 @@ def test_a_sound_bundle_is_admitted_within_a_second_or_two(make_archive, misbeha
     assert verdict.seconds < 10
 
 
+def test_a_model_with_state_answers_its_golden_windows_as_one_sequence(
+    make_archive, misbehaving, golden
+) -> None:
+    """A model that declares state repeats the sequence from fresh state, and so is admitted."""
+    summed = Golden(golden.inputs, golden.outputs.cumsum(axis=0))
+
+    verdict = admit(make_archive("count", vectors=summed), Choice(backend=misbehaving))
+
+    assert verdict.reason == ""
+    assert verdict.is_admitted
+
+
 @pytest.mark.parametrize(
     ("do", "reason"),
     [
         ("crash", "crash: killed by SIG"),
+        ("abort", "crash: killed by SIGABRT"),
+        ("corrupt", "crash: killed by SIG"),
         ("die_late", "crash: killed by SIG"),
         ("exit", "crash: exit code 7"),
         ("nan", "nan: "),
@@ -68,7 +83,7 @@ def test_misbehaviour_is_a_refusal_with_a_reason(
     make_archive, misbehaving, do: str, reason: str
 ) -> None:
     """Crashes, state, NaN and greed end the child, never this process."""
-    verdict = admit(make_archive(do), misbehaving, limit_mb=256)
+    verdict = admit(make_archive(do), Choice(backend=misbehaving), limit_mb=256)
 
     assert not verdict.is_admitted
     assert verdict.reason.startswith(reason)
@@ -76,7 +91,7 @@ def test_misbehaviour_is_a_refusal_with_a_reason(
 
 def test_a_hanging_model_is_ended_in_time(make_archive, misbehaving) -> None:
     """A model that never answers is killed at the limit."""
-    verdict = admit(make_archive("hang"), misbehaving, limit_s=3)
+    verdict = admit(make_archive("hang"), Choice(backend=misbehaving), limit_s=3)
 
     assert not verdict.is_admitted
     assert verdict.reason.startswith("time: ")
@@ -87,7 +102,7 @@ def test_other_answers_than_golden_are_refused(make_archive, misbehaving, golden
     """An answer beyond the tolerance is refused with the difference and the bound."""
     wrong = Golden(golden.inputs, golden.outputs + 0.5)
 
-    verdict = admit(make_archive(vectors=wrong), misbehaving)
+    verdict = admit(make_archive(vectors=wrong), Choice(backend=misbehaving))
 
     assert not verdict.is_admitted
     assert verdict.reason == "golden: an answer differs by 0.5 > 0.001"
@@ -97,13 +112,15 @@ def test_golden_outputs_of_another_shape_are_refused(make_archive, misbehaving, 
     """Golden outputs for two labels do not admit a model of one."""
     wide = Golden(golden.inputs, np.repeat(golden.outputs, 2, axis=1))
 
-    assert admit(make_archive(vectors=wide), misbehaving).reason.startswith("golden: ")
+    assert admit(make_archive(vectors=wide), Choice(backend=misbehaving)).reason.startswith(
+        "golden: "
+    )
 
 
 @pytest.mark.parametrize("model", [b"", b"{", b"\x00" * 1000], ids=["empty", "truncated", "zeros"])
 def test_files_that_are_no_model_are_refused(make_archive, misbehaving, model: bytes) -> None:
     """An empty, truncated or foreign model file is refused as one that does not load."""
-    verdict = admit(make_archive(model=model), misbehaving)
+    verdict = admit(make_archive(model=model), Choice(backend=misbehaving))
 
     assert not verdict.is_admitted
     assert verdict.reason.startswith("load: ")
@@ -140,7 +157,7 @@ def test_bundles_that_are_none_are_refused(tmp_path: Path, make_archive) -> None
 
 def test_a_backend_that_is_not_there_is_said(make_archive) -> None:
     """A backend that nobody registered is a reason, not a crash."""
-    verdict = admit(make_archive(), "misbehaving")
+    verdict = admit(make_archive(), Choice(backend="misbehaving"))
 
     assert not verdict.is_admitted
     assert "misbehaving" in verdict.reason
@@ -152,7 +169,7 @@ def test_golden_vectors_that_are_none_are_refused(tmp_path: Path, make_spec, mis
     contents = {"model.json": b'{"do": "ok"}', "golden.npz": b"no arrays"}
     save_bundle(tmp_path / "odd", spec, contents)
 
-    assert admit(tmp_path / "odd", misbehaving).reason.startswith("bundle: ")
+    assert admit(tmp_path / "odd", Choice(backend=misbehaving)).reason.startswith("bundle: ")
 
 
 def test_a_missing_interpreter_is_a_verdict(make_archive, monkeypatch) -> None:
@@ -166,7 +183,7 @@ def test_nothing_of_the_parent_reaches_the_child(make_archive, misbehaving, monk
     """Secrets in the environment do not reach the process that opens foreign files."""
     monkeypatch.setenv("BROKER_PASSWORD", "secret")
 
-    told = admit(make_archive("tell"), misbehaving).reason
+    told = admit(make_archive("tell"), Choice(backend=misbehaving)).reason
 
     assert "OPENBLAS_NUM_THREADS" in told
     assert "BROKER_PASSWORD" not in told

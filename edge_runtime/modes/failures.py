@@ -1,0 +1,222 @@
+"""A model that fails takes neither its device nor the other streams with it.
+
+What a failed model did not answer is counted as ``model_failed``. The model is
+opened again: at once the first time, then after growing waits on a thread of its
+own, while its frames are passed over. A base that fails again and again is given
+up like one that crashes: it goes into quarantine, and the base before takes over.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import msgspec
+
+from edge_runtime.errors import EdgeError, ModelError, ShapeError
+from edge_runtime.modes.updates import StreamUpdates
+from edge_runtime.modes.vitals import Vitals
+from edge_runtime.pipeline import Pipeline
+from edge_runtime.types import Frame, Output
+from edge_runtime.update.actions import Serving as Chosen
+
+__all__ = ["Failures"]
+
+log = logging.getLogger(__name__)
+
+OnEvent = Callable[[str, Mapping[str, object]], None]
+# A model is opened again after a random time up to this, doubling each time.
+_WAIT_S = (0.5, 30.0)
+# Failures, without so many answers in a row in between, that end a base's service.
+_MOST = 5
+_GOOD_WINDOWS = 256
+
+
+class _Stream(msgspec.Struct):
+    """How a stream's model does.
+
+    Attributes:
+        failures: Since it served well.
+        answered: Windows since it failed last.
+        is_away: Whether it is being opened again.
+        lost: What gave no result, by reason.
+    """
+
+    failures: int = 0
+    answered: int = 0
+    is_away: bool = False
+    lost: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+class Failures:
+    """Push frames, and mend the model that fails.
+
+    Thread: `push` belongs to the pipeline thread.
+
+    Args:
+        streams: By name; filled before the first frame comes.
+        names: Of all streams, in the order of their numbers.
+        vitals: Told which model is called.
+        stop: Set when the device ends.
+        on_pipeline: Runs something on the pipeline thread, between two windows.
+        on_agents: Runs something on the thread of the update agents.
+        on_event: Told about bases that were given up.
+    """
+
+    def __init__(
+        self,
+        streams: Mapping[str, StreamUpdates],
+        names: Sequence[str],
+        vitals: Vitals,
+        *,
+        stop: threading.Event,
+        on_pipeline: Callable[[Callable[[], None]], None],
+        on_agents: Callable[[Callable[[], None]], None],
+        on_event: OnEvent,
+    ) -> None:
+        self._streams = streams
+        self._numbers = {name: number for number, name in enumerate(names)}
+        self._states = {name: _Stream() for name in names}
+        self._vitals = vitals
+        self._stop = stop
+        self._on_pipeline = on_pipeline
+        self._on_agents = on_agents
+        self._on_event = on_event
+
+    def lost(self, stream: str) -> dict[str, int]:
+        """Return what gave no result for want of a model: windows, or samples of a wrong shape."""
+        return self._states[stream].lost
+
+    def push(self, frame: Frame) -> Output | None:
+        """Run a frame through its pipeline; None where the model does not answer."""
+        name = frame.stream
+        serving, state = self._streams[name].serving, self._states[name]
+        if state.is_away:
+            self._pass_over(frame)
+            return None
+        self._vitals.enter(self._numbers[name])
+        try:
+            output = serving.push(frame)
+        except ShapeError as error:
+            self._count(name, "wrong_shape", len(frame))
+            serving.skip(frame)
+            log.warning("frame.refused", extra={"stream": name, "why": str(error)})
+            return None
+        except ModelError as error:
+            self._fail(frame, error)
+            return None
+        finally:
+            self._vitals.leave()
+        if state.failures:
+            self._note_answers(name, len(output.estimates))
+        return output
+
+    def _note_answers(self, name: str, count: int) -> None:
+        state = self._states[name]
+        if count and not state.answered:
+            log.info("model.answers_again", extra={"stream": name})
+        state.answered += count
+        if state.answered >= _GOOD_WINDOWS:
+            state.failures = 0
+
+    # --- counting -----------------------------------------------------------------
+
+    def _pass_over(self, frame: Frame) -> None:
+        serving = self._streams[frame.stream].serving
+        window = serving.pipeline.spec.window
+        first, last = frame.index, frame.index + len(frame)
+        # Windows end at length - 1, and then every hop.
+        ends = [max(0, (end - window.length) // window.hop + 1) for end in (first, last)]
+        self._count(frame.stream, "model_failed", ends[1] - ends[0])
+        serving.skip(frame)
+
+    def _count(self, stream: str, reason: str, count: int) -> None:
+        lost = self._states[stream].lost
+        lost[reason] = lost.get(reason, 0) + count
+
+    # --- mending ------------------------------------------------------------------
+
+    def _fail(self, frame: Frame, error: ModelError) -> None:
+        name, state = frame.stream, self._states[frame.stream]
+        self._pass_over(frame)
+        state.failures += 1
+        state.answered = 0
+        log.error("model.failed", extra={"stream": name, "why": str(error), "n": state.failures})
+        if state.failures == 1 and self._reopen(name):
+            return
+        state.is_away = True
+        failed = self._streams[name].serving.pipeline
+        mend = threading.Thread(
+            target=self._mend, args=(name, failed, error), name="mend", daemon=True
+        )
+        mend.start()
+
+    def _reopen(self, name: str) -> bool:
+        """Open the same base again, here and now."""
+        updates = self._streams[name]
+        try:
+            updates.serving.replace(self._built(name))
+        except EdgeError as error:
+            log.error("model.not_opened", extra={"stream": name, "why": str(error)})
+            return False
+        return True
+
+    def _mend(self, name: str, failed: Pipeline, error: EdgeError) -> None:
+        """Wait, open the base again or the one before, and put it in place."""
+        state = self._states[name]
+        wait_s = min(_WAIT_S[0] * 2 ** max(0, state.failures - 2), _WAIT_S[1])
+        while not self._stop.wait(random.uniform(wait_s / 2, wait_s)):  # noqa: S311 - jitter
+            try:
+                pipeline = self._built(name, str(error) if state.failures >= _MOST else None)
+            except EdgeError as fault:
+                log.error("model.not_opened", extra={"stream": name, "why": str(fault)})
+                state.failures += 1
+                wait_s = min(2 * wait_s, _WAIT_S[1])
+                continue
+            self._on_pipeline(partial(self._replace, name, failed, pipeline))
+            return
+
+    def _built(self, name: str, given_up: str | None = None) -> Pipeline:
+        updates = self._streams[name]
+        if given_up is not None:
+            chosen = self._other_base(name, given_up)
+            return updates.build(chosen.bundle, chosen.layers)
+        return updates.build(updates.agent.bundle, updates.serving.pipeline.layers)
+
+    def _other_base(self, name: str, why: str) -> Chosen:
+        """Let the agent, on its thread, choose what to run instead."""
+        chosen: list[Chosen | EdgeError] = []
+        done = threading.Event()
+
+        def choose() -> None:
+            try:
+                chosen.append(self._streams[name].agent.give_up(why))
+            except EdgeError as error:
+                chosen.append(error)
+            done.set()
+
+        self._on_agents(choose)
+        while not done.wait(1.0):
+            if self._stop.is_set():
+                raise ModelError("the device ends", where=name)
+        if isinstance(chosen[0], EdgeError):
+            raise chosen[0]
+        return chosen[0]
+
+    def _replace(self, name: str, failed: Pipeline, pipeline: Pipeline) -> None:
+        serving, state = self._streams[name].serving, self._states[name]
+        state.is_away = False
+        if serving.pipeline is not failed:
+            # An update was quicker.
+            return
+        is_other = pipeline.base != failed.base
+        if not is_other:
+            pipeline.activate(failed.layers)
+        serving.replace(pipeline)
+        if is_other:
+            state.failures = 0
+            facts = {"stream": name, "base": pipeline.base, "effective_id": pipeline.effective_id}
+            self._on_event("base.activated", {**facts, "index": serving.position})
