@@ -8,14 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from edge_runtime.backends import open_pipeline
 from edge_runtime.bundle import Bundle
 from edge_runtime.config import DeviceConfig
 from edge_runtime.errors import ModelError
+from edge_runtime.modes.models import SharedModels
 from edge_runtime.modes.serving import Serving
 from edge_runtime.modes.updates import StreamUpdates
 from edge_runtime.modes.vitals import Crash
-from edge_runtime.pipeline import BATCH, Pipeline
+from edge_runtime.pipeline import Pipeline
 from edge_runtime.ports import Choice, Clock
 from edge_runtime.profiles import explain_choice
 from edge_runtime.spec import Layer
@@ -41,11 +41,24 @@ def boot_stream(
     outbox: Outbox,
     trust: Trust | None,
     clock: Clock,
+    models: SharedModels,
+    proofs: SharedModels,
     crash: Crash | None = None,
 ) -> StreamUpdates:
     """Choose, load and resume what stream ``name`` runs.
 
     A base that has taken the device down twice is given up for the one before.
+
+    Args:
+        config: The device's.
+        name: Of the stream.
+        state: Started.
+        outbox: Open.
+        trust: Who may sign updates.
+        clock: Tells time.
+        models: Of the pipeline thread, shared by all streams.
+        proofs: Of the update agents' thread, to prove layers on.
+        crash: What the base has done to the device before.
 
     Raises:
         BundleError: The factory bundle does not load.
@@ -59,13 +72,11 @@ def boot_stream(
 
     def choose(bundle: Bundle) -> Choice:
         found = explain_choice(bundle, wanted, config.profiles)
-        # The block that is best for batch work would leave a live stream's few windows alone.
-        choice = msgspec.structs.replace(found.choice, block=BATCH)
-        facts = {"stream": name, "why": found.why, **msgspec.structs.asdict(choice)}
+        facts = {"stream": name, "why": found.why, **msgspec.structs.asdict(found.choice)}
         log.info("model.chosen", extra=facts)
-        return choice
+        return found.choice
 
-    prover = LayerProver(choose)
+    prover = LayerProver(lambda bundle: proofs.open(bundle, choose(bundle)))
     agent = UpdateAgent(
         slots,
         device=config.device,
@@ -75,13 +86,16 @@ def boot_stream(
         prove=prover,
     )
 
-    def build(bundle: Bundle, layers: Sequence[Layer]) -> Pipeline:
-        return open_pipeline(
-            bundle,
-            choose(bundle),
+    def build(bundle: Bundle, layers: Sequence[Layer], *, is_new: bool = False) -> Pipeline:
+        choice = choose(bundle)
+        return Pipeline(
+            bundle.spec,
+            models.open(bundle, choice, is_new=is_new),
+            base=bundle.digest,
             layers=layers,
             stream=name,
             upload=stream.upload,
+            micro_batch=choice.micro_batch,
         )
 
     chosen = agent.boot(_given_up(crash))

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
@@ -28,7 +28,8 @@ from edge_runtime.config.device import split_kind
 from edge_runtime.errors import SourceError
 from edge_runtime.modes.boot import boot_stream
 from edge_runtime.modes.failures import Failures
-from edge_runtime.modes.serving import Commit
+from edge_runtime.modes.models import SharedModels
+from edge_runtime.modes.serving import Commit, Serving
 from edge_runtime.modes.updates import StreamUpdates
 from edge_runtime.modes.uplink import Connect, Uplink
 from edge_runtime.modes.vitals import Crash, Vitals
@@ -50,8 +51,11 @@ OnEvent = Callable[[str, Mapping[str, object]], None]
 
 # Frames between the sources and the pipeline; when full, a source waits (policy: block).
 _INBOX_FRAMES = 16
-# How long a source, or an idle pipeline, may wait before it looks whether it should stop.
+# How long a thread waits for room in the inbox before it looks whether it should stop.
 _WAIT_S = 0.5
+# How long a source or the pipeline waits when nothing comes; whoever stops them wakes them.
+_IDLE_S = 5.0
+_NEVER_NS = 1 << 62
 # A failed source is opened again after a random time up to this, doubling each time.
 _RESTART_S = (0.5, 30.0)
 
@@ -98,6 +102,14 @@ class DeviceStatus(msgspec.Struct):
     counters: dict[str, int]
 
 
+class _Made(msgspec.Struct):
+    """What one stream has made since start."""
+
+    estimates: int = 0
+    decisions: int = 0
+    restarts: int = 0
+
+
 class _Ended(msgspec.Struct, frozen=True):
     """A source delivers no more."""
 
@@ -141,7 +153,7 @@ class EdgeDevice:
         self._config = config
         self._clock = clock or SystemClock()
         self._paces = paces or {}
-        self._on_event = on_event or (lambda _name, _facts: None)
+        self._on_event = on_event
         self._connect = connect
         self._vitals = vitals or Vitals.make()[0]
         self._crashes = crashes or {}
@@ -150,8 +162,11 @@ class EdgeDevice:
         self._closing = threading.Event()
         self._failure: BaseException | None = None
         self._delivering: set[str] = set()
-        self._status = {name: StreamStatus() for name in config.streams}
+        self._sources: dict[str, Source] = {}
+        self._made = {name: _Made() for name in config.streams}
+        self._next_commit_ns = _NEVER_NS
         self._streams: dict[str, StreamUpdates] = {}
+        self._models = SharedModels()
         self._uplink: Uplink | None = None
         self._writer: Writer | None = None
         self._final: DeviceStatus | None = None
@@ -184,6 +199,14 @@ class EdgeDevice:
     def stop(self) -> None:
         """Flush and end; callable from any thread and from a signal handler."""
         self._stop.set()
+        # A signal handler may have interrupted the pipeline's own use of the inbox.
+        threading.Thread(target=self._wake, name="stop", daemon=True).start()
+
+    def _wake(self) -> None:
+        """Let every thread that waits look whether it should stop."""
+        for source in tuple(self._sources.values()):
+            source.close()
+        self._offer(_Call(lambda: None))
 
     def status(self) -> DeviceStatus:
         """Return what the device is doing, or did last; callable from any thread."""
@@ -193,11 +216,31 @@ class EdgeDevice:
         uplink, writer = self._uplink, self._writer
         return DeviceStatus(
             device=self._config.device,
-            streams=self._status,
+            streams={name: self._stream_status(name) for name in self._config.streams},
             backlog_rows=uplink.backlog_rows if uplink else 0,
             is_connected=uplink.is_connected if uplink else False,
             counters=(uplink.counters() if uplink else {})
             | {"sink_blocks_lost": writer.sink_blocks_lost if writer else 0},
+        )
+
+    def _stream_status(self, name: str) -> StreamStatus:
+        made = self._made[name]
+        counts: dict[str, Any] = {
+            "estimates": made.estimates,
+            "decisions": made.decisions,
+            "restarts": made.restarts,
+        }
+        if name not in self._streams:
+            return StreamStatus(**counts)
+        serving = self._streams[name].serving
+        pipeline = serving.pipeline
+        return StreamStatus(
+            position=serving.position,
+            base=pipeline.base,
+            effective_id=pipeline.effective_id,
+            layers_made_ns=max((layer.made_ns for layer in pipeline.layers), default=None),
+            discarded=pipeline.discarded | self._failures.lost(name),
+            **counts,
         )
 
     # --- start ------------------------------------------------------------------
@@ -209,7 +252,7 @@ class EdgeDevice:
         outbox = self._opened_outbox(state)
         stack.callback(outbox.close)
         stack.callback(self._remember_status)
-        trust = _trust_of(self._config)
+        trust, proofs = _trust_of(self._config), SharedModels()
         for name in self._config.streams:
             self._streams[name] = boot_stream(
                 self._config,
@@ -218,9 +261,10 @@ class EdgeDevice:
                 outbox=outbox,
                 trust=trust,
                 clock=self._clock,
+                models=self._models,
+                proofs=proofs,
                 crash=self._crashes.get(name),
             )
-            self._note(name)
         self._start_watchdog(stack)
         self._start_network(stack, state, outbox)
         self._start_writer(stack, outbox)
@@ -310,9 +354,11 @@ class EdgeDevice:
         if name in self._paces:
             source.pace = self._paces[name]
         self._open_source(name, source)
+        self._sources[name] = source
         self._delivering.add(name)
         self._start(stack, f"source-{name}", lambda: self._read(name, source))
         # Run first when the stack unwinds: nobody takes frames any more.
+        stack.callback(source.close)
         stack.callback(self._closing.set)
 
     def _open_source(self, name: str, source: Source) -> None:
@@ -339,7 +385,7 @@ class EdgeDevice:
         wait_s = _RESTART_S[0]
         while not (self._stop.is_set() or self._closing.is_set() or source.is_exhausted):
             try:
-                frame = source.read(_WAIT_S)
+                frame = source.read(_IDLE_S)
             except SourceError as error:
                 self._restart(name, source, error, wait_s)
                 wait_s = min(2 * wait_s, _RESTART_S[1])
@@ -359,7 +405,7 @@ class EdgeDevice:
 
     def _restart(self, name: str, source: Source, error: SourceError, wait_s: float) -> None:
         """Open a failed source again after a jittered wait."""
-        self._status[name].restarts += 1
+        self._made[name].restarts += 1
         log.warning("source.failed", extra={"stream": name, "why": str(error)})
         source.close()
         if not self._stop.wait(random.uniform(0, wait_s)):  # noqa: S311 - jitter, no secret
@@ -373,12 +419,12 @@ class EdgeDevice:
         while not self._is_done(deadline_ns):
             self._vitals.beat()
             with suppress(queue.Empty):
-                self._handle(self._inbox.get(timeout=self._next_commit_s()))
+                self._handle(self._inbox.get(timeout=self._wait_s(deadline_ns)))
             self._commit_due()
             if not self._delivering and deadline_ns is None:
-                self._commit_due(everything=True)
+                self._commit_all()
                 deadline_ns = self._clock.monotonic_ns() + drain_s * 1e9
-        self._commit_due(everything=True)
+        self._commit_all()
 
     def _is_done(self, deadline_ns: float | None) -> bool:
         """Sources first; then, unless asked to stop, what the cloud has not acknowledged."""
@@ -403,15 +449,20 @@ class EdgeDevice:
 
     def _push(self, frame: Frame) -> None:
         output = self._failures.push(frame)
-        status = self._note(frame.stream)
-        if output is None:
-            return
-        status.estimates += len(output.estimates)
-        status.decisions += len(output.decisions)
-        if len(output.estimates):
-            self._show(output)
+        if output is not None and len(output.estimates):
+            self._take_note(output)
+        self._commit_if_due(self._streams[frame.stream].serving)
 
-    def _show(self, output: Output) -> None:
+    def _take_note(self, output: Output) -> None:
+        made = self._made[output.stream]
+        made.estimates += len(output.estimates)
+        made.decisions += len(output.decisions)
+        if self._on_event is not None:
+            self._tell(output)
+        if self._uplink is not None:
+            self._uplink.show(output, self._streams[output.stream].serving.pipeline)
+
+    def _tell(self, output: Output) -> None:
         estimates = output.estimates
         facts = {
             "stream": output.stream,
@@ -420,28 +471,19 @@ class EdgeDevice:
             "value": estimates.value[-1].tolist(),
             "score": estimates.score[-1].tolist(),
         }
-        self._on_event("estimates.made", facts)
+        self._notify("estimates.made", facts)
         for decision in output.decisions:
-            self._on_event("decision.made", msgspec.structs.asdict(decision))
-        if self._uplink is not None:
-            self._uplink.show(output, self._streams[output.stream].serving.pipeline)
+            self._notify("decision.made", msgspec.structs.asdict(decision))
 
-    def _note(self, name: str) -> StreamStatus:
-        serving, status = self._streams[name].serving, self._status[name]
-        pipeline = serving.pipeline
-        status.position = serving.position
-        status.base, status.effective_id = pipeline.base, pipeline.effective_id
-        status.layers_made_ns = max((layer.made_ns for layer in pipeline.layers), default=None)
-        status.discarded = pipeline.discarded | self._failures.lost(name)
-        return status
+    def _notify(self, name: str, facts: Mapping[str, object]) -> None:
+        if self._on_event is not None:
+            self._on_event(name, facts)
 
     def _call(self, do: Callable[[], None]) -> None:
         """Have something done between two windows, and let everybody know what then runs."""
 
         def done() -> None:
             do()
-            for name in self._streams:
-                self._note(name)
             self._tell_bases()
 
         self._offer(_Call(done))
@@ -458,14 +500,29 @@ class EdgeDevice:
             self._uplink.announce()
         self._event(name, facts)
 
-    def _next_commit_s(self) -> float:
-        waits = [stream.serving.waits_s() for stream in self._streams.values()]
-        return min([_WAIT_S, *(wait for wait in waits if wait is not None)])
+    def _wait_s(self, deadline_ns: float | None) -> float:
+        """Return how long the pipeline may sleep."""
+        if deadline_ns is not None:
+            return _WAIT_S
+        return min(_IDLE_S, max(0, self._next_commit_ns - self._clock.monotonic_ns()) / 1e9)
 
-    def _commit_due(self, *, everything: bool = False) -> None:
+    def _commit_due(self) -> None:
+        """Hand over what has waited long enough, once the first of it has."""
+        if self._clock.monotonic_ns() < self._next_commit_ns:
+            return
+        self._next_commit_ns = _NEVER_NS
         for stream in self._streams.values():
-            wait_s = stream.serving.waits_s()
-            if wait_s == 0 or (everything and wait_s is not None):
+            self._commit_if_due(stream.serving)
+
+    def _commit_if_due(self, serving: Serving) -> None:
+        if serving.is_due:
+            self._written().put(serving.take(), self._vitals.beat)
+        elif serving.due_ns is not None:
+            self._next_commit_ns = min(self._next_commit_ns, serving.due_ns)
+
+    def _commit_all(self) -> None:
+        for stream in self._streams.values():
+            if stream.serving.due_ns is not None:
                 self._written().put(stream.serving.take(), self._vitals.beat)
 
     def _written(self) -> Writer:
@@ -477,11 +534,11 @@ class EdgeDevice:
     def _committed(self, commit: Commit) -> None:
         if self._uplink is not None:
             self._uplink.wake()
-        self._on_event("rows.committed", {"stream": commit.stream, "position": commit.position})
+        self._notify("rows.committed", {"stream": commit.stream, "position": commit.position})
 
     def _event(self, name: str, facts: Mapping[str, object]) -> None:
         log.info(name, extra={"facts": dict(facts)})
-        self._on_event(name, facts)
+        self._notify(name, facts)
 
 
 def _trust_of(config: DeviceConfig) -> Trust | None:

@@ -183,8 +183,9 @@ class Failures:
         updates = self._streams[name]
         if given_up is not None:
             chosen = self._other_base(name, given_up)
-            return updates.build(chosen.bundle, chosen.layers)
-        return updates.build(updates.agent.bundle, updates.serving.pipeline.layers)
+            return updates.build(chosen.bundle, chosen.layers, is_new=True)
+        layers = updates.serving.pipeline.layers
+        return updates.build(updates.agent.bundle, layers, is_new=True)
 
     def _other_base(self, name: str, why: str) -> Chosen:
         """Let the agent, on its thread, choose what to run instead."""

@@ -13,7 +13,7 @@ from edge_runtime.types import Frame, Output
 
 __all__ = ["Commit", "Serving"]
 
-# Rows that end a group commit before its time is up.
+# Results that end a group commit before its time is up.
 _COMMIT_ROWS = 200
 
 
@@ -44,6 +44,7 @@ class Serving:
         pipeline: What is live.
         position: Index of the next sample to read.
         event_ns: Time of the newest sample; None before the first.
+        due_ns: When a commit is due, monotonic; None while nothing waits.
     """
 
     def __init__(self, pipeline: Pipeline, *, position: int, commit_s: float, clock: Clock) -> None:
@@ -54,27 +55,30 @@ class Serving:
         self._clock = clock
         self._outputs: list[Output] = []
         self._rows = 0
-        self._due_ns: int | None = None
+        self.due_ns: int | None = None
 
     def push(self, frame: Frame) -> Output:
         """Run one frame through the pipeline and keep its output for the next commit."""
         output = self.pipeline.push(frame)
-        self.position = frame.index + len(frame)
-        self.event_ns = int(frame.time_ns[-1])
-        self._outputs.append(output)
-        self._rows += len(frame)
-        if self._due_ns is None:
-            self._due_ns = self._clock.monotonic_ns() + self._commit_ns
+        self.keep(frame, output)
         return output
+
+    def keep(self, frame: Frame, output: Output) -> None:
+        """Keep what a frame gave for the next commit."""
+        self.skip(frame)
+        rows = len(output.estimates.index)
+        if rows:
+            self._outputs.append(output)
+            self._rows += rows
 
     def skip(self, frame: Frame) -> None:
         """Go past a frame that nobody answers; it is not read again after a restart."""
-        self.position = frame.index + len(frame)
-        if len(frame):
-            self.event_ns = int(frame.time_ns[-1])
-        self._rows += len(frame)
-        if self._due_ns is None:
-            self._due_ns = self._clock.monotonic_ns() + self._commit_ns
+        count = len(frame.time_ns)
+        if count:
+            self.position = frame.index + count
+            self.event_ns = frame.time_ns.item(-1)
+        if self.due_ns is None:
+            self.due_ns = self._clock.monotonic_ns() + self._commit_ns
 
     def activate(self, layers: Sequence[Layer]) -> None:
         """Make a layer set live; the next window is the first to use it."""
@@ -85,13 +89,12 @@ class Serving:
         pipeline.take_over(self.pipeline)
         self.pipeline = pipeline
 
-    def waits_s(self) -> float | None:
-        """Return the time until a commit is due, s, or None while nothing waits."""
-        if self._due_ns is None:
-            return None
-        if self._rows >= _COMMIT_ROWS:
-            return 0.0
-        return max(0.0, (self._due_ns - self._clock.monotonic_ns()) / 1e9)
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for a commit."""
+        if self.due_ns is None:
+            return False
+        return self._rows >= _COMMIT_ROWS or self._clock.monotonic_ns() >= self.due_ns
 
     def take(self) -> Commit:
         """Return what waits, and start anew."""
@@ -102,5 +105,5 @@ class Serving:
             self.pipeline.base,
             tuple(self._outputs),
         )
-        self._outputs, self._rows, self._due_ns = [], 0, None
+        self._outputs, self._rows, self.due_ns = [], 0, None
         return commit

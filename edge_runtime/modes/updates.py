@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import EdgeError
@@ -27,13 +28,24 @@ from edge_runtime.update.actions import Action, ActivateBase, ActivateLayers, Ad
 from edge_runtime.update.admission import admit
 from edge_runtime.update.agent import UpdateAgent
 
-__all__ = ["StreamUpdates", "Updates"]
+__all__ = ["Build", "StreamUpdates", "Updates"]
 
 log = logging.getLogger(__name__)
 
 OnEvent = Callable[[str, Mapping[str, object]], None]
 _TICK_NS = 1_000_000_000
+_IDLE_S = 10.0
 _REFUSALS = frozenset({"refused", "rolled_back"})
+
+
+class Build(Protocol):
+    """Makes a pipeline for a base and its layers; may take long."""
+
+    def __call__(
+        self, bundle: Bundle, layers: Sequence[Layer], *, is_new: bool = False
+    ) -> Pipeline:
+        """Open the base, or take one that other streams have open, unless ``is_new``."""
+        ...
 
 
 class StreamUpdates:
@@ -50,7 +62,7 @@ class StreamUpdates:
         self,
         agent: UpdateAgent,
         serving: Serving,
-        build: Callable[[Bundle, Sequence[Layer]], Pipeline],
+        build: Build,
         choice: Choice,
     ) -> None:
         self.agent = agent
@@ -108,6 +120,12 @@ class Updates:
             case BlobChunk():
                 for name, updates in self._streams.items():
                     self._do(name, updates.agent.on_chunk(message))
+
+    @property
+    def wait_s(self) -> float:
+        """How long `step` may be away when nothing happens."""
+        is_fetching = any(stream.agent.is_fetching for stream in self._streams.values())
+        return _TICK_NS / 1e9 if is_fetching else _IDLE_S
 
     def step(self, now_ns: int) -> None:
         """Do what other threads answered, and once a second let the agents ask again."""

@@ -91,7 +91,7 @@ class Uplink:
         try:
             self._updates.start()
             while not self._stop.is_set():
-                self._link.step(1.0)
+                self._link.step(self._updates.wait_s)
                 self._note_link()
                 self._updates.step(self._clock.monotonic_ns())
         finally:
@@ -108,9 +108,7 @@ class Uplink:
 
     def show(self, output: Output, pipeline: Pipeline) -> None:
         """Show the newest answer of a stream to whoever watches."""
-        estimates = output.estimates
-        values = dict(zip(pipeline.spec.labels, estimates.value[-1].tolist(), strict=True))
-        self._link.show(output.stream, LastRow(int(estimates.end_ns[-1]), values, pipeline.started))
+        self._link.show(output.stream, lambda: _last_row(output, pipeline))
 
     def _take(self, asked: Downlink) -> tuple[Message, ...]:
         # What the agents answer is sent by themselves, some of it later.
@@ -142,3 +140,9 @@ class Uplink:
             effective={name: pipeline.effective_id for name, pipeline in pipelines.items()},
             runtime=__version__,
         )
+
+
+def _last_row(output: Output, pipeline: Pipeline) -> LastRow:
+    estimates = output.estimates
+    values = dict(zip(pipeline.spec.labels, estimates.value[-1].tolist(), strict=True))
+    return LastRow(int(estimates.end_ns[-1]), values, pipeline.started)

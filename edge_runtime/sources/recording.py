@@ -26,6 +26,7 @@ from edge_runtime.types import Frame
 __all__ = ["Recording", "RecordingConfig", "TableConfig", "Track"]
 
 _RATE_TOLERANCE = 1e-3
+_FOREIGN_PACE_S = 0.5
 
 
 class RecordingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -173,7 +174,9 @@ class Recording:
         track, first = self._track, self._position
         if track is None or self._closed.is_set() or first >= self._last:
             return None
-        granted = self._current_pace.wait(first, int(track.time_ns[first]), timeout_s)
+        # Only our own pace notices that the source is closed.
+        patience_s = timeout_s if self.pace is None else min(timeout_s, _FOREIGN_PACE_S)
+        granted = self._current_pace.wait(first, int(track.time_ns[first]), patience_s)
         if granted <= 0 or self._closed.is_set():
             return None
         last = min(first + min(granted, self._config.block), self._last)

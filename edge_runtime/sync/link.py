@@ -137,7 +137,7 @@ class Link:
         self._guard = threading.Lock()
         self._life = Life(device, state.epoch, state.incarnation, is_online=True)
         self._is_life_due = True
-        self._shown: dict[str, LastRow] = {}
+        self._shown: dict[str, Callable[[], LastRow]] = {}
         self._is_last_due = False
         self._next_last_ns = clock.monotonic_ns()
         self._to_send: deque[Message] = deque()
@@ -172,8 +172,13 @@ class Link:
             self._to_send.append(message)
         self._transport.wake()
 
-    def show(self, stream: str, row: LastRow) -> None:
-        """Show the newest answer of a stream in ``up/last``, at most once a second."""
+    def show(self, stream: str, row: Callable[[], LastRow]) -> None:
+        """Show the newest answer of a stream in ``up/last``, at most once a second.
+
+        Args:
+            stream: Its name.
+            row: Makes the answer when it is sent, on the network thread.
+        """
         with self._guard:
             self._shown[stream] = row
             self._is_last_due = True
@@ -311,7 +316,9 @@ class Link:
             return (self._next_last_ns - now_ns) / 1e9
         with self._guard:
             self._is_last_due = False
-            last = Last(self._device, self._clock.now_ns(), dict(self._shown))
+            shown = dict(self._shown)
+        rows = {stream: row() for stream, row in shown.items()}
+        last = Last(self._device, self._clock.now_ns(), rows)
         self._next_last_ns = now_ns + _LAST_EVERY_NS
         topic = self._topics.up(self._device, "last")
         if not self._publish(Message(topic, encode(last), qos=0, retain=True)):

@@ -190,6 +190,11 @@ class UpdateAgent:
             return self._refuse(candidate.job, error)
         return self._fetch_on()
 
+    @property
+    def is_fetching(self) -> bool:
+        """Whether a base is on its way, so that `on_tick` has something to do."""
+        return self._fetch is not None
+
     def on_tick(self, now_ns: int) -> list[Action]:
         """Ask again for chunks that did not come; call about once a second.
 

@@ -12,7 +12,7 @@ from edge_runtime.bundle import Bundle, Golden
 from edge_runtime.errors import ModelError, TrustError
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.pipeline.fuse import to_link
-from edge_runtime.ports import Choice, Session
+from edge_runtime.ports import Session
 from edge_runtime.spec import Layer, ModelSpec
 from edge_runtime.types import Windows
 
@@ -110,12 +110,11 @@ class LayerProver:
     thread; about a millisecond a set, more for the first set of a base.
 
     Args:
-        choose: Tells how a base is run; None takes its own preference.
+        open_base: Opens a base, or shares one that is open on this thread.
     """
 
-    def __init__(self, choose: Callable[[Bundle], Choice] | None = None) -> None:
-        self._choose = choose or (lambda _bundle: Choice())
-        self._session: Session | None = None
+    def __init__(self, open_base: Callable[[Bundle], Session] = open_session) -> None:
+        self._open_base = open_base
         self._pipeline: Pipeline | None = None
         self._golden: Golden | None = None
 
@@ -133,16 +132,8 @@ class LayerProver:
         measured = prove_layers(pipeline, golden, layers)
         return measured | {"replay_ms": (time.perf_counter() - start) * 1e3}
 
-    def close(self) -> None:
-        """Free the session; safe to call twice."""
-        if self._session is not None:
-            self._session.close()
-        self._session = self._pipeline = self._golden = None
-
     def _open(self, bundle: Bundle) -> tuple[Pipeline, Golden]:
         if self._pipeline is None or self._golden is None or self._pipeline.base != bundle.digest:
-            self.close()
             self._golden = bundle.golden()
-            self._session = open_session(bundle, self._choose(bundle))
-            self._pipeline = Pipeline(bundle.spec, self._session, base=bundle.digest)
+            self._pipeline = Pipeline(bundle.spec, self._open_base(bundle), base=bundle.digest)
         return self._pipeline, self._golden

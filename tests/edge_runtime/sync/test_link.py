@@ -381,11 +381,11 @@ def test_live_values_never_wait_behind_the_backlog(
     link = make_link()
     for seed in range(4):
         commit(outbox, bulky(seed))
-    link.show("main", LastRow(1, {"score": 0.5}))
+    link.show("main", lambda: LastRow(1, {"score": 0.5}))
     link.step(0.0)
     first = last_of(broker)
 
-    link.show("main", LastRow(2, {"score": 0.6}, ("high",)))
+    link.show("main", lambda: LastRow(2, {"score": 0.6}, ("high",)))
     link.step(0.0)
     too_early = last_of(broker)
     clock.advance(1.0)

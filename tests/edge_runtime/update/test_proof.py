@@ -132,14 +132,12 @@ def bundle(make_bundle, tmp_path_factory) -> Bundle:
 
 
 def test_a_prover_replays_sets_on_its_own_session(bundle, make_bundle, tmp_path) -> None:
-    """Sets of one base share a session; another base gets its own; closing twice is fine."""
+    """Sets of one base share a session; another base gets its own."""
     prover = LayerProver()
     other = make_bundle(tmp_path / "other", bias=7.0)
     body = CalibrationLayer(scale=1.0, offset=2.0)
 
     measured = [prover(one, (layer_of(body, one),)) for one in (bundle, bundle, other)]
-    prover.close()
-    prover.close()
 
     assert [one["largest_move"] for one in measured] == pytest.approx([2.0, 2.0, 2.0])
     assert all(one["replay_ms"] > 0 for one in measured)
