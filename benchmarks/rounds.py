@@ -53,10 +53,18 @@ class Worker:
 
     def round(self) -> dict[str, Any]:
         """Have one round measured."""
+        self.ask()
+        return self.answer()
+
+    def ask(self) -> None:
+        """Have one round measured and do not wait for it."""
         stdin = self._process.stdin
         assert stdin is not None  # noqa: S101 - a pipe, see above
         stdin.write("go\n")
         stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        """Return the answer to `ask`."""
         return self._line()
 
     def __enter__(self) -> Worker:
