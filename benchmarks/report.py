@@ -21,12 +21,15 @@ def show(rows: Sequence[Row]) -> None:
         for line in (_HEADER, *lines):
             print("  ".join(line))
         return
+    console = Console()
     table = Table()
     for title in _HEADER:
         table.add_column(title, no_wrap=title in ("id", "value", "bar", "ok"))
     for line in lines:
         table.add_row(*line)
-    Console().print(table)
+    # Without a terminal nobody can widen it.
+    console.width = max(console.width, 160)
+    console.print(table)
 
 
 def markdown(rows: Sequence[Row], notes: Mapping[str, str], *, machine: str, day: str) -> str:

@@ -19,23 +19,23 @@ _FOLDER = Path(__file__).parent
 _ROUNDS = 200
 _QUICK_ROUNDS = 30
 
-# A suite is a module with ``rows(rounds=…)``, or with ``PARTS``: functions of the
-# same form by the ids they measure. ``metrics_us`` belongs into ``metrics``.
-_SUITES = (
-    "overhead",
-    "emitting",
-    "throughput",
-    "audio",
-    "batch",
-    "tune",
-    "steady",
-    "footprint",
-    "swap",
-    "isolation",
-    "features",
-    "metrics",
-    "blocks",
-)
+# A suite is a module with ``rows(rounds=…)``, and here stands how its ids begin; or it
+# has ``PARTS``: functions of the same form, by the ids they measure.
+_SUITES = {
+    "overhead": "",
+    "emitting": "",
+    "throughput": "",
+    "audio": "",
+    "batch": "batch_share",
+    "tune": "tune_regret",
+    "steady": "",
+    "footprint": "",
+    "swap": "",
+    "isolation": "isolation_process_us",
+    "features": "features",
+    "metrics": "metrics_us",
+    "blocks": "",
+}
 
 Part = Callable[..., Sequence[Row]]
 
@@ -50,7 +50,7 @@ def main() -> int:
     notes: dict[str, str] = {}
     for name, part in _parts(args.only, notes):
         rows += _measured(name, part, rounds, notes)
-    rows = [row for row in rows if _is_wanted(row.id, args.only)]
+    rows = [row for row in rows if not args.only or row.id.startswith(tuple(args.only))]
     report.show(rows)
     merged = results.merge(args.output, rows, day)
     text = report.markdown(merged, notes, machine=machine, day=day)
@@ -83,24 +83,23 @@ def _parsed() -> argparse.Namespace:
 
 def _parts(only: Sequence[str], notes: dict[str, str]) -> Iterator[tuple[str, Part]]:
     """Find what is to be measured; a suite that cannot be imported becomes a note."""
-    for suite in _SUITES:
+    for suite, ids in _SUITES.items():
+        if ids and not _is_wanted(ids, only):
+            continue
         try:
             module = importlib.import_module(suite)
         except ImportError as error:
             notes[suite] = f"{error}"
             continue
-        parts = getattr(module, "PARTS", None) or {suite: module.rows}
-        # A suite without parts does not tell its ids before it has run.
-        has_ids = hasattr(module, "PARTS")
-        yield from (
-            (name, part)
-            for name, part in parts.items()
-            if not has_ids or any(_is_wanted(each, only) for each in name.split())
-        )
+        parts: dict[str, Part] = getattr(module, "PARTS", None) or {ids or suite: module.rows}
+        for name, part in parts.items():
+            if any(_is_wanted(each, only) for each in name.split()):
+                yield name, part
 
 
 def _is_wanted(name: str, only: Sequence[str]) -> bool:
-    return not only or any(name.startswith(wanted) for wanted in only)
+    """Whether one of the beginnings fits; a part may tell no more than a beginning itself."""
+    return not only or any(name.startswith(each) or each.startswith(name) for each in only)
 
 
 def _measured(name: str, part: Part, rounds: int, notes: dict[str, str]) -> list[Row]:
