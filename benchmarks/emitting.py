@@ -10,6 +10,7 @@ cloud side and of the bare runtime.
 from __future__ import annotations
 
 import gc
+import json
 import sqlite3
 import statistics
 import tempfile
@@ -28,7 +29,8 @@ from cases import AD, HOP, LENGTH
 from results import Ratio, Row
 
 from edge_runtime.clock import SystemClock
-from edge_runtime.config import OutboxConfig, SyncConfig
+from edge_runtime.config import OutboxConfig, SyncConfig, load_device
+from edge_runtime.modes.edge import EdgeDevice
 from edge_runtime.modes.serving import Serving
 from edge_runtime.modes.writer import Writer
 from edge_runtime.pipeline import Pipeline
@@ -55,18 +57,20 @@ _DEVICE = "bench"
 
 def emitting(*, rounds: int) -> list[Row]:
     """Ours, the hand-written loop and the bare runtime, in turn."""
-    times = max(3, rounds // 25)
     samples = cases.noise(LENGTH - HOP + _WINDOWS * HOP)
-    ours_us, hand_us, bare_us, decisions = [], [], [], 0
-    for _ in range(times):
+    ours, hand_us, bare_us = [], [], []
+    for _ in range(max(3, rounds // 25)):
         bare_us.append(_bare(samples))
         with tempfile.TemporaryDirectory() as folder:
-            taken_us, decisions = _ours(Path(folder), samples)
-            ours_us.append(taken_us)
+            ours.append(_ours(Path(folder), samples))
         with tempfile.TemporaryDirectory() as folder:
             hand_us.append(_by_hand(Path(folder), samples))
     bare = statistics.median(bare_us)
-    beyond, by_hand = statistics.median(ours_us) - bare, statistics.median(hand_us) - bare
+    by_hand = statistics.median(hand_us) - bare
+    beyond = statistics.median(taken.us for taken in ours) - bare
+    peers = {"hand loop us": by_hand, "bare us": bare, "windows": _WINDOWS}
+    for name in ours[0].threads_us:
+        peers[f"{name} thread us"] = statistics.median(taken.threads_us[name] for taken in ours)
     return [
         Row.of(
             "overhead_emitting_us",
@@ -74,17 +78,25 @@ def emitting(*, rounds: int) -> list[Row]:
             "us",
             bar=_BAR_US,
             ratios=[Ratio("ours over the hand loop", beyond / by_hand, at_most=_HAND_RATIO)],
-            peers={
-                "hand loop us": by_hand,
-                "bare us": bare,
-                "windows": _WINDOWS,
-                "decisions per window": decisions / _WINDOWS,
-            },
+            peers={**peers, "decisions per window": ours[0].decisions / _WINDOWS},
         )
     ]
 
 
-PARTS = {"overhead_emitting_us": emitting}
+def device(*, rounds: int) -> list[Row]:
+    """A whole device on a quiet stream: source thread, queue, pipeline, commits, link."""
+    taken_us = []
+    for _ in range(max(3, rounds // 50)):
+        with tempfile.TemporaryDirectory() as folder:
+            taken_us.append(_on_device(Path(folder)))
+    samples = cases.noise(LENGTH - HOP + _WINDOWS * HOP)
+    bare_us = _bare(samples)
+    beyond_us = statistics.median(taken_us) - bare_us
+    peers = {"bare us": bare_us, "windows": _WINDOWS}
+    return [Row.of("device_quiet_us", beyond_us, "us", bar=None, peers=peers)]
+
+
+PARTS = {"overhead_emitting_us": emitting, "device_quiet_us": device}
 
 
 # --- ours -------------------------------------------------------------------------
@@ -141,45 +153,65 @@ def _pipeline(samples: np.ndarray) -> Pipeline:
     return cases.Case(spec, AD.files).pipeline()
 
 
-def _ours(folder: Path, samples: np.ndarray) -> tuple[float, int]:
-    """Return µs per window and how many decisions were made."""
-    clock, cloud = SystemClock(), _Cloud()
+class _Taken(msgspec.Struct, frozen=True):
+    """What one run has cost.
+
+    Attributes:
+        us: Processor time of all threads per window, without the cloud's side.
+        threads_us: The same by thread; starting and stopping them included.
+        decisions: Made in all.
+    """
+
+    us: float
+    threads_us: dict[str, float]
+    decisions: int
+
+
+def _ours(folder: Path, samples: np.ndarray) -> _Taken:
+    cloud, spent_ns = _Cloud(), dict.fromkeys(("pipeline", "writer", "network"), 0)
     frames = list(cases.stream(samples, HOP, AD.spec))
     with ExitStack() as stack:
-        state = StateStore(folder / "state.db", clock)
-        stack.callback(state.close)
-        epoch, incarnation = state.start()
-        outbox = Outbox.open(
-            folder / "outbox.db",
-            epoch=epoch,
-            incarnation=incarnation,
-            config=OutboxConfig(),
-            clock=clock,
-        )
-        stack.callback(outbox.close)
-        link = Link(_DEVICE, cloud, outbox, state, clock, lambda _: (), SyncConfig())
-        # "features" lets estimates out; this pipeline keeps no inputs with them.
-        writer = Writer(outbox, [], {"main": "features"}, lambda _: link.wake(), lambda: False)
-        stop = threading.Event()
-        _start(stack, lambda: link.run(stop), lambda: (stop.set(), link.wake()))
-        _start(stack, writer.run, writer.finish)
-        serving = Serving(
-            _pipeline(samples), position=0, commit_s=OutboxConfig().commit_s, clock=clock
-        )
-        _wait(lambda: link.stats().is_cloud_online)
+        serving, writer, is_drained = _wired(stack, folder, samples, cloud, spent_ns)
         gc.collect()
-        start_ns = time.process_time_ns()
+        start_ns, cpu_ns = time.process_time_ns(), time.thread_time_ns()
         windows, decisions = _serve(serving, writer, frames)
-        _wait(lambda: writer.is_idle and cloud.rows >= windows + decisions)
-        _wait(lambda: not outbox.stats().rows)
+        spent_ns["pipeline"] = time.thread_time_ns() - cpu_ns
+        _wait(lambda: writer.is_idle and cloud.rows >= windows + decisions and is_drained())
         taken_ns = time.process_time_ns() - start_ns - cloud.spent_ns
     if windows != _WINDOWS:
         raise ValueError(f"{windows} windows came out, {_WINDOWS} were expected")
-    return taken_ns / windows / 1e3, decisions
+    spent_ns["network"] -= cloud.spent_ns
+    threads_us = {name: taken / windows / 1e3 for name, taken in spent_ns.items()}
+    return _Taken(taken_ns / windows / 1e3, threads_us, decisions)
+
+
+def _wired(
+    stack: ExitStack, folder: Path, samples: np.ndarray, cloud: _Cloud, spent_ns: dict[str, int]
+) -> tuple[Serving, Writer, Callable[[], bool]]:
+    """Start writer and link on threads, as a device does; return when the cloud is there."""
+    clock, config = SystemClock(), OutboxConfig()
+    state = StateStore(folder / "state.db", clock)
+    stack.callback(state.close)
+    epoch, incarnation = state.start()
+    outbox = Outbox.open(
+        folder / "outbox.db", epoch=epoch, incarnation=incarnation, config=config, clock=clock
+    )
+    stack.callback(outbox.close)
+    link = Link(_DEVICE, cloud, outbox, state, clock, lambda _: (), SyncConfig())
+    # "features" lets estimates out; this pipeline keeps no inputs with them.
+    writer = Writer(outbox, [], {"main": "features"}, lambda _: link.wake(), lambda: False)
+    stop = threading.Event()
+    network = _timed("network", lambda: link.run(stop), spent_ns)
+    _start(stack, network, lambda: (stop.set(), link.wake()))
+    _start(stack, _timed("writer", writer.run, spent_ns), writer.finish)
+    pipeline = _pipeline(samples)
+    serving = Serving(pipeline, position=0, commit_s=config.commit_s, clock=clock)
+    _wait(lambda: link.stats().is_cloud_online)
+    return serving, writer, lambda: not outbox.stats().rows
 
 
 def _serve(serving: Serving, writer: Writer, frames: Iterable[Frame]) -> tuple[int, int]:
-    """Do what the pipeline thread of a device does."""
+    """Do what the pipeline thread of a device does; return windows and decisions."""
     windows = decisions = 0
     for frame in frames:
         output = serving.push(frame)
@@ -190,6 +222,16 @@ def _serve(serving: Serving, writer: Writer, frames: Iterable[Frame]) -> tuple[i
     if serving.waits_s() is not None:
         writer.put(serving.take())
     return windows, decisions
+
+
+def _timed(name: str, run: Callable[[], None], spent_ns: dict[str, int]) -> Callable[[], None]:
+    """Note a thread's processor time when it ends."""
+
+    def timed() -> None:
+        run()
+        spent_ns[name] = time.thread_time_ns()
+
+    return timed
 
 
 def _start(stack: ExitStack, run: Callable[[], None], stop: Callable[[], object]) -> None:
@@ -206,6 +248,29 @@ def _wait(is_done: Callable[[], bool]) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError("the outbox did not drain")
         time.sleep(0.005)
+
+
+def _on_device(folder: Path) -> float:
+    """Return µs per window from the first answer to the end."""
+    samples = cases.noise(LENGTH - HOP + _WINDOWS * HOP)
+    AD.save(folder / "bundle", samples[:LENGTH].reshape(1, LENGTH, 1))
+    np.savez(folder / "recording.npz", samples=samples)
+    time_of = {"start": "2026-01-01T00:00:00Z", "step_s": 1 / AD.spec.stream.rate_hz}
+    source = {"kind": "npz", "path": "recording.npz", "array": "samples", "time": time_of}
+    stream = {"source": {**source, "block": HOP}, "model": {"bundle": "bundle"}}
+    content = {"device": _DEVICE, "state": "state", "streams": {"main": stream}, "sync": {}}
+    path = folder / "device.yaml"
+    path.write_text(json.dumps(content))
+    starts: list[int] = []
+
+    def note(name: str, _: object) -> None:
+        if name == "estimates.made" and not starts:
+            starts.append(time.process_time_ns())
+
+    runtime = EdgeDevice(load_device(path), connect=lambda *_: _Cloud(), on_event=note)
+    gc.collect()
+    runtime.run(drain_s=_IDLE_S)
+    return (time.process_time_ns() - starts[0]) / _WINDOWS / 1e3
 
 
 # --- the other two ------------------------------------------------------------------

@@ -50,8 +50,8 @@ def markdown(rows: Sequence[Row], notes: Mapping[str, str], *, machine: str, day
         "Made by `make bench PEERS=1`; "
         "[README.md](README.md) says what each row means and why it is fair.",
         "",
-        *machine.splitlines(),
-        f"Last run on {day}; samples dropped because the scheduler interrupted them: {dropped}.",
+        *(f"- {line}" for line in machine.splitlines()),
+        f"- last run on {day}; samples dropped because the scheduler interrupted them: {dropped}",
         "",
         f"## Against a bar: {met} of {len(judged)} met",
         "",
@@ -110,6 +110,8 @@ def _ratio(ratio: Ratio) -> str:
 
 
 def _number(value: float) -> str:
+    if value == int(value):
+        return f"{int(value):,}"
     if abs(value) >= 10_000:
         return f"{value:,.0f}"
     return f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < 10 else f"{value:.1f}"
