@@ -22,7 +22,7 @@ __all__ = ["PARTS", "silero_file"]
 _FOLDER = Path(__file__).parent
 _PEERS = _FOLDER / "peers"
 _CLIPS = DATA / "keywords" / "clips_int16_16k.npz"
-_SECONDS = 20
+_SECONDS = 8
 _WORD_BAR_MS = 1.5
 _WORD_PEER_RATIO = 2.3
 _VOICE_HAND_RATIO = 1.1
@@ -44,7 +44,7 @@ def wake_word(*, rounds: int) -> list[Row]:
         "hand loop": _own("hand", "word", models / "okay_nabu.tflite"),
         "pymicro-wakeword": _peer("pymicro-wakeword", models / "okay_nabu.json"),
     }
-    figures, note = _measured("wake_word_ms_per_s", commands, max(5, rounds // 20))
+    figures, note = _measured("wake_word_ms_per_s", commands, max(5, rounds // 10))
     return [_row("wake_word_ms_per_s", figures, note, _WORD_BAR_MS, None, _WORD_PEER_RATIO)]
 
 
@@ -56,7 +56,7 @@ def voice(*, rounds: int) -> list[Row]:
         "hand loop": _own("hand", "voice", model),
         "silero-vad": _peer("silero-vad", model),
     }
-    figures, note = _measured("vad_ms_per_s", commands, max(5, rounds // 25))
+    figures, note = _measured("vad_ms_per_s", commands, max(5, rounds // 10))
     return [_row("vad_ms_per_s", figures, note, None, _VOICE_HAND_RATIO, _VOICE_PEER_RATIO)]
 
 
