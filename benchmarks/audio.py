@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from cases import DATA
+from measure import median_ratio
 from results import Ratio, Row, Skipped
 from rounds import Worker, interleave
 
@@ -92,8 +93,8 @@ def _silero_model() -> Path:
 
 def _measured(
     row: str, commands: Mapping[str, Command], rounds: int
-) -> tuple[dict[str, float], str]:
-    """Return CPU ms per second of audio of every side that runs here, and what is absent.
+) -> tuple[dict[str, list[float]], str]:
+    """Return CPU ms per second of audio, by round, of all sides here, and what is absent.
 
     Raises:
         ValueError: Two sides do not answer the same.
@@ -109,10 +110,7 @@ def _measured(
         answers = interleave(workers, rounds)
     for figure in ("peak", "mean"):
         _check_same(row, figure, {name: found[-1].get(figure) for name, found in answers.items()})
-    figures = {
-        name: statistics.median(entry["ms_per_s"] for entry in found)
-        for name, found in answers.items()
-    }
+    figures = {name: [entry["ms_per_s"] for entry in found] for name, found in answers.items()}
     return figures, "; ".join(f"{name} absent: {why}" for name, why in absent.items())
 
 
@@ -125,23 +123,24 @@ def _check_same(row: str, figure: str, told: Mapping[str, float | None]) -> None
 
 def _row(
     name: str,
-    figures: Mapping[str, float],
+    figures: Mapping[str, list[float]],
     note: str,
     bar: float | None,
     hand_ratio: float | None,
     peer_ratio: float,
 ) -> Row:
-    others = {f"{side} ms": value for side, value in figures.items() if side != "ours"}
-    if "ours" not in figures:
-        measured = ", ".join(f"{side} {value:.2f}" for side, value in others.items())
-        raise Skipped(f"{note} (in the same run: {measured})")
-    ours = figures["ours"]
+    medians = {side: statistics.median(found) for side, found in figures.items()}
+    ours = figures.get("ours")
+    if ours is None:
+        told = ", ".join(f"{side} ms {value:.2f}" for side, value in medians.items())
+        raise Skipped(f"{note} (in the same run: {told})")
     ratios = []
-    if "hand loop" in figures and hand_ratio is not None:
-        ratios.append(Ratio("ours over the hand loop", ours / figures["hand loop"], hand_ratio))
-    ratios += [
-        Ratio(f"{side} over ours", value / ours, at_least=peer_ratio)
-        for side, value in figures.items()
-        if side not in ("ours", "hand loop")
-    ]
-    return Row.of(name, ours, "ms", bar=bar, ratios=ratios, peers=others, note=note)
+    for side, found in figures.items():
+        if side == "hand loop" and hand_ratio is not None:
+            ratio = median_ratio(ours, found)
+            ratios.append(Ratio("ours over the hand loop", ratio, at_most=hand_ratio))
+        elif side not in ("ours", "hand loop"):
+            ratio = median_ratio(found, ours)
+            ratios.append(Ratio(f"{side} over ours", ratio, at_least=peer_ratio))
+    peers = {f"{side} ms": value for side, value in medians.items() if side != "ours"}
+    return Row.of(name, medians["ours"], "ms", bar=bar, ratios=ratios, peers=peers, note=note)

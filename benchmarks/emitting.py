@@ -26,6 +26,7 @@ import msgspec
 import numpy as np
 from bare import Answer, litert
 from cases import AD, HOP, LENGTH
+from measure import median_ratio
 from results import Ratio, Row
 
 from edge_runtime.clock import SystemClock
@@ -67,6 +68,7 @@ def emitting(*, rounds: int) -> list[Row]:
             hand_us.append(_by_hand(Path(folder), samples))
     bare = statistics.median(bare_us)
     by_hand = statistics.median(hand_us) - bare
+    ratio = median_ratio([taken.us for taken in ours], hand_us, bare_us)
     beyond = statistics.median(taken.us for taken in ours) - bare
     peers = {"hand loop us": by_hand, "bare us": bare, "windows": _WINDOWS}
     for name in ours[0].threads_us:
@@ -77,7 +79,7 @@ def emitting(*, rounds: int) -> list[Row]:
             beyond,
             "us",
             bar=_BAR_US,
-            ratios=[Ratio("ours over the hand loop", beyond / by_hand, at_most=_HAND_RATIO)],
+            ratios=[Ratio("ours over the hand loop", ratio, at_most=_HAND_RATIO)],
             peers={**peers, "decisions per window": ours[0].decisions / _WINDOWS},
         )
     ]

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from device import Broker, Device, broker, device_yaml
-from measure import seconds
+from measure import median_ratio, seconds
 from results import Ratio, Row
 
 __all__ = ["PARTS"]
@@ -66,7 +66,7 @@ def start(*, rounds: int) -> list[Row]:
             bare.append(_started("bare", "litert")[0])
             ours.append(_started("ours", str(path))[0])
     ours_ms, bare_ms = statistics.median(ours), statistics.median(bare)
-    ratio = Ratio("ours over the libraries alone", ours_ms / bare_ms, at_most=_START_RATIO)
+    ratio = Ratio("ours over the libraries alone", median_ratio(ours, bare), at_most=_START_RATIO)
     peers = {"numpy, engine and paho alone ms": bare_ms}
     return [Row.of("start_cpu_ms", ours_ms, "ms", bar=None, ratios=[ratio], peers=peers)]
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gc
+import math
 import resource
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-__all__ = ["Timing", "interleaved", "seconds"]
+__all__ = ["Timing", "interleaved", "median_ratio", "seconds"]
 
 _FULL_ROUNDS = 200
 
@@ -24,12 +25,14 @@ class Timing(msgspec.Struct, frozen=True):
         dropped: Samples left out because an involuntary context switch fell into them;
             0 also where hardly any was free of one and all had to be kept.
         cpu_us: Median of the thread's processor time over all samples.
+        samples_us: Every round's sample, in order; NaN where it was dropped.
     """
 
     median_us: float
     kept: int
     dropped: int
     cpu_us: float
+    samples_us: tuple[float, ...]
 
 
 class _Sample(msgspec.Struct, frozen=True):
@@ -63,6 +66,21 @@ def interleaved(
     return {name: _timing(taken) for name, taken in samples.items()}
 
 
+def median_ratio(
+    over: Sequence[float], under: Sequence[float], base: Sequence[float] | None = None
+) -> float:
+    """Return the median of the rounds' own ratios, ``(over - base) / (under - base)``.
+
+    What shares the core makes whole stretches of rounds slower. Within one
+    round all sides find the machine alike; between the medians of two sides it
+    may differ. Rounds with a dropped sample do not count.
+    """
+    bases = base or [0.0] * len(over)
+    pairs = ((a - c, b - c) for a, b, c in zip(over, under, bases, strict=True))
+    ratios = [a / b for a, b in pairs if not math.isnan(a) and not math.isnan(b) and b]
+    return statistics.median(ratios)
+
+
 def seconds(rounds: int, full_s: float) -> float:
     """Return how long to watch: ``full_s``, or a part of it where few rounds are asked for."""
     return max(2.0, full_s * min(1.0, rounds / _FULL_ROUNDS))
@@ -84,9 +102,11 @@ def _timing(samples: list[_Sample]) -> Timing:
     clean = [sample for sample in samples if not sample.is_preempted]
     if 10 * len(clean) < len(samples):
         clean = samples
+    kept = {id(sample) for sample in clean}
     return Timing(
         median_us=statistics.median(sample.wall_us for sample in clean),
         kept=len(clean),
         dropped=len(samples) - len(clean),
         cpu_us=statistics.median(sample.cpu_us for sample in samples),
+        samples_us=tuple(s.wall_us if id(s) in kept else math.nan for s in samples),
     )

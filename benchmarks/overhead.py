@@ -11,7 +11,7 @@ import hand
 import numpy as np
 from bare import BARE, litert
 from cases import AD, HOP, KWS, LENGTH, VWW, Case
-from measure import Timing, interleaved
+from measure import Timing, interleaved, median_ratio
 from results import Ratio, Row
 
 from edge_runtime.types import Frame
@@ -19,6 +19,7 @@ from edge_runtime.types import Frame
 __all__ = ["PARTS"]
 
 _CALLS = 10
+_WINDOW_CALLS = 2  # of models so slow that a longer sample would rarely be undisturbed
 _QUIET_BAR_US = 12.0
 _HAND_RATIO = 1.5
 _KEYWORD_RATIO = 1.35
@@ -27,12 +28,12 @@ _IMAGE_RATIO = 1.12
 
 def quiet(*, rounds: int) -> list[Row]:
     """A window of 640 int8 values every 64, nothing decided."""
-    return [_quiet("overhead_quiet_us", rounds, is_float=False)]
+    return [_quiet("overhead_quiet_us", 4 * rounds, is_float=False)]
 
 
 def quiet_float(*, rounds: int) -> list[Row]:
     """The same from float32 samples, which have to be quantised."""
-    return [_quiet("overhead_quiet_float_us", rounds, is_float=True)]
+    return [_quiet("overhead_quiet_float_us", 4 * rounds, is_float=True)]
 
 
 def keywords(*, rounds: int) -> list[Row]:
@@ -40,10 +41,10 @@ def keywords(*, rounds: int) -> list[Row]:
     features, integers = cases.keyword_features(64)
     loop = hand.Keywords(litert(KWS.model()))
     row = _over_invoke(
-        "pipeline_over_invoke_kws", KWS, features, integers, rounds, _KEYWORD_RATIO, loop.push
+        "pipeline_over_invoke_kws", KWS, features, integers, 2 * rounds, _KEYWORD_RATIO, loop.push
     )
     twin = _over_invoke(
-        "pipeline_over_invoke_kws_onnx", KWS, features, integers, rounds, None, None, "onnx"
+        "pipeline_over_invoke_kws_onnx", KWS, features, integers, 2 * rounds, None, None, "onnx"
     )
     return [row, twin]
 
@@ -56,7 +57,7 @@ def images(*, rounds: int) -> list[Row]:
     loop = hand.Images(litert(VWW.model()))
     return [
         _over_invoke(
-            "pipeline_over_invoke_vww", VWW, lines, integers, rounds, _IMAGE_RATIO, loop.push
+            "pipeline_over_invoke_vww", VWW, lines, integers, 2 * rounds, _IMAGE_RATIO, loop.push
         )
     ]
 
@@ -87,7 +88,7 @@ def _quiet(name: str, rounds: int, *, is_float: bool) -> Row:
         loop.push(frame.samples[:, 0], frame.time_ns)
     ours = _pusher(pipeline.push, frames[first:])
     blocks = [(frame.samples[:, 0], frame.time_ns) for frame in frames[first:]]
-    timing = _timed(litert(AD.model()), windows, ours, blocks, loop.push, rounds)
+    timing = _timed(litert(AD.model()), windows, ours, blocks, loop.push, rounds, _CALLS)
     following = first + 1 + rounds * _CALLS
     answer = pipeline.push(frames[following]).estimates.score[0, 0]
     _check_same(name, answer, loop, blocks[following - first])
@@ -110,12 +111,14 @@ def _beyond(name: str, timing: dict[str, Timing]) -> Row:
     bare_us = timing["bare"].median_us
     ours_us = timing["ours"].median_us - bare_us
     hand_us = timing["hand"].median_us - bare_us
+    ours, hand_loop, bare = (timing[side].samples_us for side in ("ours", "hand", "bare"))
+    ratio = median_ratio(ours, hand_loop, bare)
     return Row.of(
         name,
         ours_us,
         "us",
         bar=_QUIET_BAR_US,
-        ratios=[Ratio("ours over the hand loop", ours_us / hand_us, at_most=_HAND_RATIO)],
+        ratios=[Ratio("ours over the hand loop", ratio, at_most=_HAND_RATIO)],
         peers={"hand loop us": hand_us, **_figures(timing)},
     )
 
@@ -132,16 +135,18 @@ def _over_invoke(
 ) -> Row:
     pipeline = case.pipeline(backend)
     # Frames are built in advance: a source would have them ready.
-    frames = list(itertools.islice(_frames(case, windows), (rounds + 1) * _CALLS))
+    frames = list(itertools.islice(_frames(case, windows), (rounds + 1) * _WINDOW_CALLS))
     blocks = [(frame.samples, frame.time_ns) for frame in frames]
     ready = [row[None] for row in integers]
     bare = BARE[backend](case.model(backend))
-    timing = _timed(bare, ready, _pusher(pipeline.push, frames), blocks, loop, rounds)
+    ours = _pusher(pipeline.push, frames)
+    timing = _timed(bare, ready, ours, blocks, loop, rounds, _WINDOW_CALLS)
     bare_us = timing["bare"].median_us
     peers = _figures(timing) | {"beyond us": timing["ours"].median_us - bare_us}
     if loop is not None:
-        peers["hand loop x"] = timing["hand"].median_us / bare_us
-    return Row.of(name, timing["ours"].median_us / bare_us, "x", bar=bar, peers=peers)
+        peers["hand loop x"] = median_ratio(timing["hand"].samples_us, timing["bare"].samples_us)
+    ratio = median_ratio(timing["ours"].samples_us, timing["bare"].samples_us)
+    return Row.of(name, ratio, "x", bar=bar, peers=peers)
 
 
 def _frames(case: Case, windows: np.ndarray) -> Iterator[Frame]:
@@ -167,6 +172,7 @@ def _timed(
     blocks: Sequence[tuple[np.ndarray, np.ndarray]],
     loop: Callable[[np.ndarray, np.ndarray], None] | None,
     rounds: int,
+    calls: int,
 ) -> dict[str, Timing]:
     inputs = itertools.cycle(windows)
     variants: dict[str, Callable[[], object]] = {
@@ -176,7 +182,7 @@ def _timed(
     if loop is not None:
         following = iter(blocks)
         variants["hand"] = lambda: loop(*next(following))
-    return interleaved(variants, rounds=rounds, calls=_CALLS)
+    return interleaved(variants, rounds=rounds, calls=calls)
 
 
 def _figures(timing: dict[str, Timing]) -> dict[str, float]:

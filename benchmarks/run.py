@@ -74,6 +74,8 @@ def _parsed() -> argparse.Namespace:
     default = _FOLDER / "results.json"
     parser.add_argument("--output", type=Path, default=default, help="JSON file to merge into")
     args = parser.parse_args()
+    if not args.output.parent.is_dir():
+        parser.error(f"--output is {args.output}, and its folder does not exist")
     if args.silero:
         import audio
 
