@@ -14,6 +14,8 @@ from cases import AD, HOP, KWS, LENGTH, VWW, Case
 from measure import Timing, interleaved, median_ratio
 from results import Ratio, Row
 
+from edge_runtime.backends import open_session
+from edge_runtime.ports import Choice
 from edge_runtime.types import Frame
 
 __all__ = ["PARTS"]
@@ -62,11 +64,17 @@ def images(*, rounds: int) -> list[Row]:
     ]
 
 
+def sessions(*, rounds: int) -> list[Row]:
+    """`Session.run` alone, without a pipeline, over the bare runtime."""
+    return [_session(backend, rounds) for backend in BARE]
+
+
 PARTS = {
     "overhead_quiet_us": quiet,
     "overhead_quiet_float_us": quiet_float,
     "pipeline_over_invoke_kws pipeline_over_invoke_kws_onnx": keywords,
     "pipeline_over_invoke_vww": images,
+    "session_over_bare": sessions,
 }
 
 
@@ -147,6 +155,21 @@ def _over_invoke(
         peers["hand loop x"] = median_ratio(timing["hand"].samples_us, timing["bare"].samples_us)
     ratio = median_ratio(timing["ours"].samples_us, timing["bare"].samples_us)
     return Row.of(name, ratio, "x", bar=bar, peers=peers)
+
+
+def _session(backend: str, rounds: int) -> Row:
+    _, integers = cases.keyword_features(64)
+    session = open_session(KWS.bundle(backend), Choice(backend=backend))
+    bare = BARE[backend](KWS.model(backend))
+    inputs, again = (itertools.cycle([row[None] for row in integers]) for _ in range(2))
+    timing = interleaved(
+        {"bare": lambda: bare(next(inputs)), "ours": lambda: session.run(next(again))},
+        rounds=2 * rounds,
+        calls=_WINDOW_CALLS,
+    )
+    ratio = median_ratio(timing["ours"].samples_us, timing["bare"].samples_us)
+    peers = {"ours us": timing["ours"].median_us, **_figures(timing)}
+    return Row.of(f"session_over_bare_{backend}", ratio, "x", bar=None, peers=peers)
 
 
 def _frames(case: Case, windows: np.ndarray) -> Iterator[Frame]:
