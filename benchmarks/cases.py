@@ -36,8 +36,10 @@ __all__ = [
     "DATA",
     "HOP",
     "IMAGE",
+    "KINDS",
     "KWS",
     "LENGTH",
+    "MODELS",
     "RESNET",
     "VWW",
     "Case",
@@ -53,7 +55,7 @@ __all__ = [
 
 DATA = Path(__file__).parents[1] / "tests" / "data"
 MODELS = DATA / "models"
-_KINDS = {"litert": "tflite", "onnx": "onnx", "reference": "reference"}
+KINDS = {"litert": "tflite", "onnx": "onnx", "reference": "reference"}
 
 LENGTH, HOP = 640, 64
 IMAGE = (96, 96, 3)
@@ -78,7 +80,7 @@ class Case(msgspec.Struct, frozen=True, eq=False):
 
     def bundle(self, backend: str = "litert") -> Bundle:
         """Return a bundle in memory, without golden vectors."""
-        artefact = ArtefactSpec(_KINDS[backend], "model", "int8")
+        artefact = ArtefactSpec(KINDS[backend], "model", "int8")
         spec = msgspec.structs.replace(self.spec, artefacts=(artefact,))
         files = {"model": self.model(backend)}
         return Bundle(spec, digest_of(files), files)
