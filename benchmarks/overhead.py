@@ -149,6 +149,8 @@ def _over_invoke(
     bare = BARE[backend](case.model(backend))
     ours = _pusher(pipeline.push, frames)
     timing = _timed(bare, ready, ours, blocks, loop, rounds, _WINDOW_CALLS)
+    if len(pipeline.push(frames[1 + rounds * _WINDOW_CALLS]).estimates) != 1:
+        raise ValueError(f"{name}: a frame did not give one window")
     bare_us = timing["bare"].median_us
     peers = _figures(timing) | {"beyond us": timing["ours"].median_us - bare_us}
     if loop is not None:

@@ -8,8 +8,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-pytest.importorskip("ai_edge_litert")
-
 Load = Callable[[str], ModuleType]
 
 
