@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 ARGS   ?=
+PEERS  ?=
 
 .PHONY: setup demo test check bench docs clean help
 
@@ -23,8 +24,9 @@ test: .venv/.dev
 check: .venv/.dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/check.py
 
-## make bench    ratios on this machine; writes benchmarks/results.json
+## make bench    measure this machine; PEERS=1 installs the peers; ARGS="--only ID --quick"
 bench: .venv/.dev
+	@[ -z "$(PEERS)" ] || PYTHON="$(PYTHON)" sh benchmarks/peers/setup.sh
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 ## make docs     run every example in the documentation

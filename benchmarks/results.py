@@ -1,4 +1,4 @@
-"""The file of results: rows by id, replaced one by one, and the table for people."""
+"""The file of results: rows by id, replaced one by one, and judged by their bars."""
 
 from __future__ import annotations
 
@@ -7,12 +7,43 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
-__all__ = ["Row", "machine", "merge", "show"]
+__all__ = ["Ratio", "Row", "Skipped", "load", "machine", "merge"]
 
-_PACKAGES = ("edge-runtime", "numpy", "ai-edge-litert", "onnxruntime")
+Better = Literal["lower", "higher"]
+
+_PACKAGES = ("edge-runtime", "numpy", "ai-edge-litert", "onnxruntime", "paho-mqtt", "msgspec")
+
+_VECTOR_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp")
+
+
+class Skipped(Exception):
+    """A row cannot be measured here, and why."""
+
+
+class Ratio(msgspec.Struct, frozen=True):
+    """Two figures of the same run, one over the other: a bar that holds on every machine.
+
+    Attributes:
+        name: What over what.
+        value: The ratio.
+        at_most: Most it may be; None where it has no such bar.
+        at_least: Least it may be; None where it has no such bar.
+    """
+
+    name: str
+    value: float
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether its bar is met; true where it has none."""
+        is_low_enough = self.at_most is None or self.value <= self.at_most
+        return is_low_enough and (self.at_least is None or self.value >= self.at_least)
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -20,11 +51,16 @@ class Row(msgspec.Struct, frozen=True):
 
     Attributes:
         id: Stays the same from run to run.
-        value: The figure; lower is better.
+        value: The figure.
         unit: Its unit; ``x`` for a ratio.
-        bar: Most it may be; None where no bar is set.
-        ok: Whether the bar is met; true where none is set.
+        bar: Most it may be, or least where more is better; None where no bar is set.
+        ok: Whether the ratios hold; where there are none, whether the bar is met.
         peers: What it was measured against in the same run, by name and unit.
+        ratios: Ratios with bars. An absolute figure belongs to one machine, a ratio to
+            all: where a row has both, the ratio decides and both are shown.
+        better: Whether less or more is better.
+        note: What to know about this figure.
+        measured: Day of the measurement.
     """
 
     id: str
@@ -33,25 +69,64 @@ class Row(msgspec.Struct, frozen=True):
     bar: float | None
     ok: bool
     peers: dict[str, float]
+    ratios: tuple[Ratio, ...] = ()
+    better: Better = "lower"
+    note: str = ""
+    measured: str = ""
 
     @classmethod
     def of(
-        cls, name: str, value: float, unit: str, *, bar: float | None, peers: dict[str, float]
+        cls,
+        name: str,
+        value: float,
+        unit: str,
+        *,
+        bar: float | None,
+        peers: dict[str, float],
+        ratios: Sequence[Ratio] = (),
+        better: Better = "lower",
+        note: str = "",
     ) -> Row:
         """Round a figure to three places and judge it."""
-        rounded = {peer: round(figure, 3) for peer, figure in peers.items()}
-        return cls(name, round(value, 3), unit, bar, bar is None or value <= bar, rounded)
+        is_met = bar is None or (value <= bar if better == "lower" else value >= bar)
+        return cls(
+            id=name,
+            value=round(value, 3),
+            unit=unit,
+            bar=bar,
+            ok=all(ratio.ok for ratio in ratios) if ratios else is_met,
+            peers={peer: round(figure, 3) for peer, figure in peers.items()},
+            ratios=tuple(
+                msgspec.structs.replace(ratio, value=round(ratio.value, 3)) for ratio in ratios
+            ),
+            better=better,
+            note=note,
+        )
+
+    @property
+    def has_bar(self) -> bool:
+        """Whether anything can be missed."""
+        return self.bar is not None or bool(self.ratios)
 
 
-def merge(path: Path, rows: Sequence[Row]) -> list[dict[str, object]]:
+def load(path: Path) -> list[Row]:
+    """Read all rows of the file; none where there is no file."""
+    return msgspec.json.decode(path.read_bytes(), type=list[Row]) if path.exists() else []
+
+
+def merge(path: Path, rows: Sequence[Row], day: str = "") -> list[Row]:
     """Write ``rows`` into the file; rows with other ids stay as they are.
+
+    Args:
+        path: The file; made if missing.
+        rows: What was measured now.
+        day: When.
 
     Returns:
         All rows now in the file.
     """
-    found = msgspec.json.decode(path.read_bytes()) if path.exists() else []
-    table = {row["id"]: row for row in found}
-    table.update({row.id: msgspec.to_builtins(row) for row in rows})
+    table = {row.id: row for row in load(path)}
+    table.update({row.id: msgspec.structs.replace(row, measured=day) for row in rows})
     merged = list(table.values())
     text = msgspec.json.format(msgspec.json.encode(merged), indent=2)
     waiting = path.with_suffix(".tmp")
@@ -61,47 +136,34 @@ def merge(path: Path, rows: Sequence[Row]) -> list[dict[str, object]]:
 
 
 def machine() -> str:
-    """Describe what the figures were measured on."""
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    """Describe what the figures were measured on, in three lines."""
+    load_average = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
     return (
-        f"{_processor()}, {os.cpu_count()} cores, load {load}\n"
+        f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, load {load_average}\n"
+        f"vector instructions: {_vector_flags() or 'unknown'}\n"
         f"Python {platform.python_version()}, {versions}"
     )
 
 
-def show(rows: Sequence[Row]) -> None:
-    """Print the rows as a table."""
-    header = ("id", "value", "unit", "bar", "ok", "measured against")
-    lines = [_cells(row) for row in rows]
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError:
-        for line in (header, *lines):
-            print("  ".join(line))
-        return
-    table = Table()
-    for title in header:
-        table.add_column(title, no_wrap=title != header[-1])
-    for line in lines:
-        table.add_row(*line)
-    Console().print(table)
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    bar = "" if row.bar is None else f"{row.bar:g}"
-    peers = ", ".join(f"{name} {value:g}" for name, value in row.peers.items())
-    return (row.id, f"{row.value:g}", row.unit, bar, "yes" if row.ok else "NO", peers)
-
-
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _vector_flags() -> str:
+    """Name what int8 and float kernels depend on: two machines of one name may differ in it."""
+    flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()
+    return ", ".join(flag for flag in _VECTOR_FLAGS if flag in flags)
+
+
+def _cpuinfo(key: str) -> str:
+    """Return the first value of ``key`` in /proc/cpuinfo; empty where there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        return ""
+    found = (line.partition(":")[2].strip() for line in lines if line.startswith(key))
+    return next(found, "")
 
 
 def _version(package: str) -> str:
