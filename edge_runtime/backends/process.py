@@ -47,6 +47,7 @@ from edge_runtime.backends.shared import (
     Setting,
 )
 from edge_runtime.errors import EdgeError, ModelError
+from edge_runtime.types import StateKind
 
 __all__ = ["ProcessSession", "open_in_process"]
 
@@ -103,7 +104,7 @@ class ProcessSession:
         self._child = child
         loaded = child.loaded
         self.inputs, self.outputs = loaded.inputs, loaded.outputs
-        self.state_kind = loaded.state_kind
+        self.state_kind: StateKind = loaded.state_kind
         self._layout = Layout.of(loaded)
         self._row = self.inputs[0].shape
         self._dtype = np.dtype(self.inputs[0].dtype)

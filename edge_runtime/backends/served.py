@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 import numpy as np
@@ -106,19 +108,28 @@ def main(arguments: list[str]) -> int:
     setting = msgspec.json.decode(arguments[1], type=Setting)
     # Ctrl-C reaches the whole group; the parent says when it is over.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A card wears out under core files.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _end_with_parent(lines.life)
+    # A broken pipe means that the parent has gone.
+    with suppress(BrokenPipeError):
+        _serve(lines, setting)
+    # Nobody waits for what the interpreter would tidy up.
+    os._exit(0)
+
+
+def _serve(lines: Lines, setting: Setting) -> None:
     try:
         session = _load(lines.model, setting)
         loaded = Loaded(session.inputs, session.outputs, session.state_kind, _state_bytes(session))
     except EdgeError as error:
-        loaded = Loaded(fault=_fault(error))
+        _say(lines.answers, DONE, Loaded(fault=_fault(error)))
+        return
     except MemoryError:
-        loaded = Loaded(fault=_no_memory(setting.memory_mb))
+        _say(lines.answers, DONE, Loaded(fault=_no_memory(setting.memory_mb)))
+        return
     _say(lines.answers, DONE, loaded)
-    if loaded.fault is None:
-        _Server(lines, session, Layout.of(loaded), setting.memory_mb).serve()
-    # Nobody waits for what the interpreter would tidy up.
-    os._exit(0)
+    _Server(lines, session, Layout.of(loaded), setting.memory_mb).serve()
 
 
 def _end_with_parent(life: int) -> None:

@@ -54,7 +54,7 @@ def boot_stream(
     stream = config.streams[name]
     choice = msgspec.structs.replace(stream.model.choice, limit_s=config.watchdog_s)
     folder = Path(config.state) / "slots"
-    slots = Slots(folder, name, factory=stream.model.bundle, state=state)
+    slots = Slots(folder, name, factory=stream.model.bundle, state=state, choice=choice)
     prover = LayerProver(choice)
     agent = UpdateAgent(
         slots,

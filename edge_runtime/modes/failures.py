@@ -42,12 +42,14 @@ class _Stream(msgspec.Struct):
         failures: Since it served well.
         answered: Windows since it failed last.
         is_away: Whether it is being opened again.
+        is_recovering: Whether windows may be missing because rows before them are.
         lost: What gave no result, by reason.
     """
 
     failures: int = 0
     answered: int = 0
     is_away: bool = False
+    is_recovering: bool = False
     lost: dict[str, int] = msgspec.field(default_factory=dict)
 
 
@@ -110,12 +112,16 @@ class Failures:
             return None
         finally:
             self._vitals.leave()
-        if state.failures:
-            self._note_answers(name, len(output.estimates))
+        if state.failures or state.is_recovering:
+            self._note_answers(frame, len(output.estimates))
         return output
 
-    def _note_answers(self, name: str, count: int) -> None:
-        state = self._states[name]
+    def _note_answers(self, frame: Frame, count: int) -> None:
+        name, state = frame.stream, self._states[frame.stream]
+        if state.is_recovering:
+            missing = self._windows_in(frame) - count
+            self._count(name, "model_failed", max(0, missing))
+            state.is_recovering = missing > 0 or count == 0
         if count and not state.answered:
             log.info("model.answers_again", extra={"stream": name})
         state.answered += count
@@ -125,13 +131,16 @@ class Failures:
     # --- counting -----------------------------------------------------------------
 
     def _pass_over(self, frame: Frame) -> None:
-        serving = self._streams[frame.stream].serving
-        window = serving.pipeline.spec.window
+        self._count(frame.stream, "model_failed", self._windows_in(frame))
+        self._states[frame.stream].is_recovering = True
+        self._streams[frame.stream].serving.skip(frame)
+
+    def _windows_in(self, frame: Frame) -> int:
+        """Return how many windows end in a frame: at length - 1, and then every hop."""
+        window = self._streams[frame.stream].serving.pipeline.spec.window
         first, last = frame.index, frame.index + len(frame)
-        # Windows end at length - 1, and then every hop.
         ends = [max(0, (end - window.length) // window.hop + 1) for end in (first, last)]
-        self._count(frame.stream, "model_failed", ends[1] - ends[0])
-        serving.skip(frame)
+        return ends[1] - ends[0]
 
     def _count(self, stream: str, reason: str, count: int) -> None:
         lost = self._states[stream].lost

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from edge_runtime.backends import process
 from edge_runtime.config import load_device
 from edge_runtime.modes import failures
 from edge_runtime.modes.edge import EdgeDevice
@@ -98,6 +99,26 @@ def test_a_base_that_always_fails_gives_way_to_the_one_before(odd_device: Any) -
     assert odd.estimates > 0
     assert odd.estimates + odd.discarded["model_failed"] == odd_device.windows
     assert [facts["base"] for name, facts in events if name == "base.activated"] == [factory.digest]
+    assert odd_device.kept("calm") == odd_device.all_windows
+
+
+def test_children_that_die_again_and_again_give_a_base_up(
+    odd_device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ``isolation: process`` a base that ends child after child gives way as well."""
+    monkeypatch.setattr(process, "_BACK_OFF_S", (0.0, 0.0))
+    factory = odd_device.base("1", do="ok")
+    bad = odd_device.base("2", do="crash")
+    odd_device.declare(", isolation: process")
+    odd_device.commit(bad)
+
+    device, _ = _run(odd_device, paces={"odd": WhileServed()})
+
+    odd = device.status().streams["odd"]
+    assert odd_device.record().active == factory.digest
+    assert bad.digest in odd_device.record().quarantine
+    assert odd.estimates > 0
+    assert odd.estimates + odd.discarded["model_failed"] == odd_device.windows
     assert odd_device.kept("calm") == odd_device.all_windows
 
 
