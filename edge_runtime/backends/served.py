@@ -68,9 +68,9 @@ class _Server:
             else:
                 os.write(answers, DONE)
 
-    def _obey(self, order: int, half: int, number: int, count: int) -> None:
+    def _obey(self, order: int, number: int, count: int) -> None:
         if order in (Order.OPEN, Order.RESUME):
-            self._open(number, half, is_resuming=order == Order.RESUME)
+            self._open(number, is_resuming=order == Order.RESUME)
             return
         session, memory = self._streams[number]
         if order == Order.RUN:
@@ -78,28 +78,27 @@ class _Server:
         elif order == Order.RESET:
             session.reset()
         elif order == Order.RESTORE:
-            session.restore(memory.state[1 - half].tobytes())
+            session.restore(memory.state.tobytes())
         elif order == Order.CLOSE:
             del self._streams[number]
             return
-        self._keep_state(session, memory, half)
+        self._keep_state(session, memory)
 
-    def _open(self, number: int, half: int, *, is_resuming: bool) -> None:
+    def _open(self, number: int, *, is_resuming: bool) -> None:
         memory = Memory(self._layout, self._lines.memory, number)
         # The loaded model is the first stream's; the others fork it.
         session = self._root if number == 0 else self._root.fork()
         if is_resuming and self._has_state:
-            session.restore(memory.state[1 - half].tobytes())
+            session.restore(memory.state.tobytes())
         self._streams[number] = session, memory
         if not self._has_state:
-            single = session.run, memory.source[:1], memory.target[:1]
-            for either in (0, 1):
-                self._rows[ORDER.pack(Order.RUN, either, number, 1)] = single
-        self._keep_state(session, memory, half)
+            order = ORDER.pack(Order.RUN, number, 1)
+            self._rows[order] = session.run, memory.source[:1], memory.target[:1]
+        self._keep_state(session, memory)
 
-    def _keep_state(self, session: Session, memory: Memory, half: int) -> None:
+    def _keep_state(self, session: Session, memory: Memory) -> None:
         if self._has_state:
-            memory.state[half] = np.frombuffer(session.state() or b"", np.uint8)
+            memory.state[:] = np.frombuffer(session.state() or b"", np.uint8)
 
 
 def main(arguments: list[str]) -> int:
@@ -155,7 +154,7 @@ def _state_bytes(session: Session) -> int | None:
 
 def _say(answers: int, word: bytes, message: msgspec.Struct) -> None:
     text = msgspec.json.encode(message)
-    rest = word + ORDER.pack(0, 0, 0, len(text)) + text
+    rest = word + ORDER.pack(0, 0, len(text)) + text
     while rest:
         rest = rest[os.write(answers, rest) :]
 
