@@ -14,7 +14,7 @@ from edge_runtime.config import DeviceConfig
 from edge_runtime.errors import ModelError
 from edge_runtime.modes.serving import Serving
 from edge_runtime.modes.updates import StreamUpdates
-from edge_runtime.modes.vitals import Crash
+from edge_runtime.modes.vitals import Crash, Vitals
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.ports import Clock
 from edge_runtime.spec import Layer
@@ -40,6 +40,7 @@ def boot_stream(
     outbox: Outbox,
     trust: Trust | None,
     clock: Clock,
+    vitals: Vitals,
     crash: Crash | None = None,
 ) -> StreamUpdates:
     """Choose, load and resume what stream ``name`` runs.
@@ -66,13 +67,14 @@ def boot_stream(
     )
 
     def build(bundle: Bundle, layers: Sequence[Layer]) -> Pipeline:
-        return open_pipeline(
-            bundle,
-            choice,
-            layers=layers,
-            stream=name,
-            upload=stream.upload,
-        )
+        with vitals.loading():
+            return open_pipeline(
+                bundle,
+                choice,
+                layers=layers,
+                stream=name,
+                upload=stream.upload,
+            )
 
     chosen = agent.boot(_given_up(crash))
     pipeline = build(chosen.bundle, chosen.layers)

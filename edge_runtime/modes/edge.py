@@ -218,6 +218,7 @@ class EdgeDevice:
                 outbox=outbox,
                 trust=trust,
                 clock=self._clock,
+                vitals=self._vitals,
                 crash=self._crashes.get(name),
             )
             self._note(name)

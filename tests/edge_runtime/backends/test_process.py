@@ -198,9 +198,10 @@ def test_a_crash_loses_no_row(open_odd: Open, tmp_path: Path, do: str) -> None:
     assert session.pid != before
 
 
-def test_state_goes_on_exactly_after_a_crash(open_odd: Open, tmp_path: Path) -> None:
-    """Each row counts once, for the stream that crashed and for the one beside it."""
-    first = open_odd("count_crash", after=3, once=str(tmp_path / "happened"))
+@pytest.mark.parametrize("do", ["count_crash", "count_scribble"])
+def test_state_goes_on_exactly_after_a_crash(open_odd: Open, tmp_path: Path, do: str) -> None:
+    """Each row counts once, for each stream, also where the child wrote over all it shares."""
+    first = open_odd(do, after=3, once=str(tmp_path / "happened"))
     second = first.fork()
 
     sums = [(first.run(_row(1, 0))[0, 0], second.run(_row(2, 0))[0, 0]) for _ in range(8)]

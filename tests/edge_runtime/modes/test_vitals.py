@@ -55,6 +55,18 @@ def test_a_call_that_ended_blames_nobody() -> None:
     assert vitals.beats == 2
 
 
+def test_loads_may_overlap() -> None:
+    """A page says that a model is loaded until the last of several loads has ended."""
+    vitals, _page = Vitals.make()
+
+    with vitals.loading():
+        with vitals.loading():
+            assert vitals.is_loading
+        assert vitals.is_loading
+
+    assert not vitals.is_loading
+
+
 @pytest.mark.parametrize("number", [254, 300, 65535])
 def test_more_streams_than_the_page_names(number: int) -> None:
     """A stream beyond the last number that fits is not taken for another one."""
