@@ -143,7 +143,7 @@ class EdgeDevice:
         self._paces = paces or {}
         self._on_event = on_event or (lambda _name, _facts: None)
         self._connect = connect
-        self._vitals = vitals or Vitals.make()[0]
+        self._vitals = vitals or Vitals()
         self._crashes = crashes or {}
         self._inbox: queue.Queue[_Item] = queue.Queue(_INBOX_FRAMES)
         self._stop = threading.Event()

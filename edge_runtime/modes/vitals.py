@@ -44,10 +44,11 @@ class Vitals:
     """The page.
 
     Args:
-        file: Where it lies; the supervisor's process and the device's map the same.
+        file: Where it lies, for the supervisor's process and the device's to map
+            both; without one, nobody else sees the page.
     """
 
-    def __init__(self, file: int) -> None:
+    def __init__(self, file: int = -1) -> None:
         self._page = mmap.mmap(file, _SIZE)
         self._beats = 0
         self._guard = threading.Lock()

@@ -37,7 +37,7 @@ def test_what_a_dead_process_wrote_is_read() -> None:
 
 def test_a_page_nobody_wrote_tells_nothing() -> None:
     """A device that died before it spoke is blamed for nothing."""
-    vitals, _page = Vitals.make()
+    vitals = Vitals()
 
     assert (vitals.limit_s, vitals.beats, vitals.busy) == (None, 0, None)
     assert vitals.bases == vitals.busy_bases() == {}
@@ -45,7 +45,7 @@ def test_a_page_nobody_wrote_tells_nothing() -> None:
 
 def test_a_call_that_ended_blames_nobody() -> None:
     """Between two calls no stream is busy, and each call counts as a beat."""
-    vitals, _page = Vitals.make()
+    vitals = Vitals()
     vitals.tell(1.0, {"a": "base-a"})
 
     vitals.enter(0)
@@ -57,7 +57,7 @@ def test_a_call_that_ended_blames_nobody() -> None:
 
 def test_loads_may_overlap() -> None:
     """A page says that a model is loaded until the last of several loads has ended."""
-    vitals, _page = Vitals.make()
+    vitals = Vitals()
 
     with vitals.loading():
         with vitals.loading():
@@ -70,7 +70,7 @@ def test_loads_may_overlap() -> None:
 @pytest.mark.parametrize("number", [254, 300, 65535])
 def test_more_streams_than_the_page_names(number: int) -> None:
     """A stream beyond the last number that fits is not taken for another one."""
-    vitals, _page = Vitals.make()
+    vitals = Vitals()
 
     vitals.enter(number)
 
@@ -79,7 +79,7 @@ def test_more_streams_than_the_page_names(number: int) -> None:
 
 def test_names_that_do_not_fit_are_left_out() -> None:
     """A table too long for the page is no table, rather than half of one."""
-    vitals, _page = Vitals.make()
+    vitals = Vitals()
 
     vitals.tell(1.0, {f"stream-{i}": "0" * 64 for i in range(2000)})
 
@@ -91,7 +91,7 @@ def test_names_that_do_not_fit_are_left_out() -> None:
 
 
 def _watched(limit_s: float = 10.0) -> tuple[Vitals, Watchdog, list[int]]:
-    vitals, _page = Vitals.make()
+    vitals = Vitals()
     interrupted: list[int] = []
 
     def interrupt(number: int) -> bool:
