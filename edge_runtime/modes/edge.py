@@ -159,7 +159,6 @@ class EdgeDevice:
             self._streams,
             tuple(config.streams),
             self._vitals,
-            stop=self._stop,
             on_pipeline=self._call,
             on_agents=self._on_agents,
             on_event=self._fell_back,
@@ -222,6 +221,7 @@ class EdgeDevice:
                 crash=self._crashes.get(name),
             )
             self._note(name)
+        stack.callback(self._failures.close)
         self._start_watchdog(stack)
         self._start_network(stack, state, outbox)
         self._start_writer(stack, outbox)

@@ -42,6 +42,7 @@ class _Stream(msgspec.Struct):
         failures: Since it served well.
         answered: Windows since it failed last.
         is_away: Whether it is being opened again.
+        is_refused: Whether its last frame had a wrong shape.
         is_recovering: Whether windows may be missing because rows before them are.
         lost: What gave no result, by reason.
     """
@@ -49,6 +50,7 @@ class _Stream(msgspec.Struct):
     failures: int = 0
     answered: int = 0
     is_away: bool = False
+    is_refused: bool = False
     is_recovering: bool = False
     lost: dict[str, int] = msgspec.field(default_factory=dict)
 
@@ -62,7 +64,6 @@ class Failures:
         streams: By name; filled before the first frame comes.
         names: Of all streams, in the order of their numbers.
         vitals: Told which model is called.
-        stop: Set when the device ends.
         on_pipeline: Runs something on the pipeline thread, between two windows.
         on_agents: Runs something on the thread of the update agents.
         on_event: Told about bases that were given up.
@@ -74,7 +75,6 @@ class Failures:
         names: Sequence[str],
         vitals: Vitals,
         *,
-        stop: threading.Event,
         on_pipeline: Callable[[Callable[[], None]], None],
         on_agents: Callable[[Callable[[], None]], None],
         on_event: OnEvent,
@@ -83,7 +83,8 @@ class Failures:
         self._numbers = {name: number for number, name in enumerate(names)}
         self._states = {name: _Stream() for name in names}
         self._vitals = vitals
-        self._stop = stop
+        self._stop = threading.Event()
+        self._mends: list[threading.Thread] = []
         self._on_pipeline = on_pipeline
         self._on_agents = on_agents
         self._on_event = on_event
@@ -91,6 +92,12 @@ class Failures:
     def lost(self, stream: str) -> dict[str, int]:
         """Return what gave no result for want of a model: windows, or samples of a wrong shape."""
         return self._states[stream].lost
+
+    def close(self) -> None:
+        """Give up what is being mended, and wait for its threads."""
+        self._stop.set()
+        for thread in self._mends:
+            thread.join()
 
     def push(self, frame: Frame) -> Output | None:
         """Run a frame through its pipeline; None where the model does not answer."""
@@ -103,18 +110,25 @@ class Failures:
         try:
             output = serving.push(frame)
         except ShapeError as error:
-            self._count(name, "wrong_shape", len(frame))
-            serving.skip(frame)
-            log.warning("frame.refused", extra={"stream": name, "why": str(error)})
+            self._refuse(frame, error)
             return None
         except ModelError as error:
             self._fail(frame, error)
             return None
         finally:
             self._vitals.leave()
+        state.is_refused = False
         if state.failures or state.is_recovering:
             self._note_answers(frame, len(output.estimates))
         return output
+
+    def _refuse(self, frame: Frame, error: ShapeError) -> None:
+        name, state = frame.stream, self._states[frame.stream]
+        self._count(name, "wrong_shape", len(frame))
+        self._streams[name].serving.skip(frame)
+        if not state.is_refused:
+            state.is_refused = True
+            log.warning("frame.refused", extra={"stream": name, "why": str(error)})
 
     def _note_answers(self, frame: Frame, count: int) -> None:
         name, state = frame.stream, self._states[frame.stream]
@@ -161,6 +175,9 @@ class Failures:
         mend = threading.Thread(
             target=self._mend, args=(name, failed, error), name="mend", daemon=True
         )
+        self._mends = [
+            thread for thread in (*self._mends, mend) if thread is mend or thread.is_alive()
+        ]
         mend.start()
 
     def _reopen(self, name: str) -> bool:

@@ -174,6 +174,19 @@ def test_a_hung_call_is_interrupted_where_the_runtime_can_be(odd_device: Any) ->
     assert odd_device.kept("calm") == odd_device.all_windows
 
 
+def test_no_thread_mends_a_device_that_has_ended(
+    odd_device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device whose recording ends while a model is away leaves no thread behind."""
+    monkeypatch.setattr(failures, "_WAIT_S", (1000.0, 1000.0))
+    odd_device.base("1", do="fail")
+    odd_device.declare()
+
+    _run(odd_device)
+
+    assert [one.name for one in threading.enumerate() if one.name == "mend"] == []
+
+
 def test_a_frame_of_a_wrong_shape_is_counted(
     odd_device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
