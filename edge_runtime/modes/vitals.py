@@ -72,9 +72,8 @@ class Vitals:
         self._page[_BUSY_AT] = number + 1 if number < _MOST_STREAMS else 0
 
     def leave(self) -> None:
-        """Say that the call has ended."""
+        """Say that the call has ended; the next `beat` tells it from the call after."""
         self._page[_BUSY_AT] = 0
-        self.beat()
 
     @contextmanager
     def loading(self) -> Iterator[None]:
