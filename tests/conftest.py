@@ -288,6 +288,11 @@ class Session:
                 ctypes.memset(ctypes.c_void_p(block), 0x41, 4096)
             for block in blocks:
                 libc.free(ctypes.c_void_p(block))
+        elif self.do == "count_scribble":
+            import gc
+            for memory in [one for one in gc.get_objects() if type(one).__name__ == "Memory"]:
+                memory.source[...], memory.target[...], memory.state[...] = 7, 7, 255
+            os.abort()
         elif self.do == "hang":
             while True: pass
         elif self.do == "wait":

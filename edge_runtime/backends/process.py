@@ -47,6 +47,7 @@ from edge_runtime.backends.shared import (
     Setting,
 )
 from edge_runtime.errors import EdgeError, ModelError
+from edge_runtime.types import StateKind
 
 __all__ = ["ProcessSession", "open_in_process"]
 
@@ -103,13 +104,13 @@ class ProcessSession:
         self._child = child
         loaded = child.loaded
         self.inputs, self.outputs = loaded.inputs, loaded.outputs
-        self.state_kind = loaded.state_kind
+        self.state_kind: StateKind = loaded.state_kind
         self._layout = Layout.of(loaded)
         self._row = self.inputs[0].shape
         self._dtype = np.dtype(self.inputs[0].dtype)
         self._stream = child.add(self._layout)
-        self._source, self._target = self._stream.memory.source, self._stream.memory.target
-        self._source_row, self._target_row = self._source[:1], self._target[:1]
+        self._target = self._stream.memory.target
+        self._target_row = self._target[:1]
         self._is_closed = False
 
     @property
@@ -129,13 +130,13 @@ class ProcessSession:
         """
         if batch.shape != self._row or batch.dtype != self._dtype or self._is_closed:
             return self._run_other(batch)
-        self._source_row[...] = batch
-        self._child.ask(self._stream, Order.RUN, 1)
+        self._child.ask(self._stream, Order.RUN, batch)
         return self._target_row.copy()
 
     def reset(self) -> None:
         """Forget state kept between calls."""
-        self._ask(Order.RESET)
+        self._check_open()
+        self._child.ask(self._stream, Order.RESET)
 
     def fork(self) -> ProcessSession:
         """Return a session in the same child with state of its own."""
@@ -160,13 +161,8 @@ class ProcessSession:
             raise cannot_restore(self._child.name, len(state), self._layout.state_bytes)
         if not state:
             return
-        before = self._stream.state.copy()
-        self._stream.state[:] = np.frombuffer(state, np.uint8)
-        try:
-            self._ask(Order.RESTORE)
-        except ModelError:
-            self._stream.state[:] = before
-            raise
+        self._stream.memory.state[:] = np.frombuffer(state, np.uint8)
+        self._child.ask(self._stream, Order.RESTORE)
 
     def close(self) -> None:
         """Leave the child; it ends with its last session. Safe to call twice."""
@@ -184,14 +180,8 @@ class ProcessSession:
         return self._run_block(batch)
 
     def _run_block(self, batch: np.ndarray) -> np.ndarray:
-        count = len(batch)
-        self._source[:count] = batch
-        self._ask(Order.RUN, count)
-        return self._target[:count].copy()
-
-    def _ask(self, order: int, count: int = 0) -> None:
-        self._check_open()
-        self._child.ask(self._stream, order, count)
+        self._child.ask(self._stream, Order.RUN, batch)
+        return self._target[: len(batch)].copy()
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -199,22 +189,16 @@ class ProcessSession:
 
 
 class _Stream:
-    """One stream of a child: its number, its memory, and which half of its state counts.
+    """One stream of a child: its number, its memory, and a copy of its state.
 
-    The child writes the state after a call into the other half, and only its
-    answer makes that half count: a child may die at any instant.
+    A child that dies may have written anything into the memory, at any instant.
+    The copy is taken when it says that it is done.
     """
 
     def __init__(self, number: int, memory: Memory) -> None:
         self.number = number
         self.memory = memory
-        self.half = 0
-
-    @property
-    def state(self) -> np.ndarray:
-        """The half that counts."""
-        half: np.ndarray = self.memory.state[self.half]
-        return half
+        self.state = memory.state.copy()
 
 
 class _Died(Exception):
@@ -276,10 +260,15 @@ class _Child:
             self.end()
         elif self._lines is not None:
             with suppress(_Died, EdgeError):
-                self._order(stream, Order.CLOSE, 0)
+                self._order(stream, Order.CLOSE)
 
-    def ask(self, stream: _Stream, order: int, count: int = 0) -> None:
+    def ask(self, stream: _Stream, order: int, batch: np.ndarray | None = None) -> None:
         """Have something done; where the child dies of it, by the next one.
+
+        Args:
+            stream: Whose.
+            order: What.
+            batch: Rows to run.
 
         Raises:
             EdgeError: What the child says of its model.
@@ -289,7 +278,7 @@ class _Child:
             try:
                 if self._lines is None:
                     self._revive()
-                self._order(stream, order, count)
+                self._order(stream, order, batch)
             except _Died as death:
                 self._bury(death)
                 if death.is_hung or self._deaths >= _DEATHS:
@@ -298,15 +287,19 @@ class _Child:
             else:
                 return
 
-    def _order(self, stream: _Stream, order: int, count: int) -> None:
-        lines = self._opened()
+    def _order(self, stream: _Stream, order: int, batch: np.ndarray | None = None) -> None:
+        lines, count = self._opened(), 0
+        if batch is not None:
+            count = len(batch)
+            stream.memory.source[:count] = batch
         try:
-            os.write(lines.orders, ORDER.pack(order, 1 - stream.half, stream.number, count))
+            os.write(lines.orders, ORDER.pack(order, stream.number, count))
             answer = lines.read(1)
         except OSError as error:
             raise _Died(str(error)) from error
         if answer == DONE:
-            stream.half = 1 - stream.half
+            if len(stream.state):
+                stream.state[:] = stream.memory.state
         elif answer == FAILED:
             raise _raised(self._heard(Fault))
         else:
@@ -373,7 +366,8 @@ class _Child:
             raise cannot_run(self.name, "its process died too often, and rests for a while")
         self.start()
         for stream in self._streams.values():
-            self._order(stream, Order.RESUME, 0)
+            stream.memory.state[:] = stream.state
+            self._order(stream, Order.RESUME)
 
     def _bury(self, death: _Died) -> None:
         if time.monotonic() - self._started_s > _YOUNG_S:

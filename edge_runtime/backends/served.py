@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 import numpy as np
@@ -66,9 +68,9 @@ class _Server:
             else:
                 os.write(answers, DONE)
 
-    def _obey(self, order: int, half: int, number: int, count: int) -> None:
+    def _obey(self, order: int, number: int, count: int) -> None:
         if order in (Order.OPEN, Order.RESUME):
-            self._open(number, half, is_resuming=order == Order.RESUME)
+            self._open(number, is_resuming=order == Order.RESUME)
             return
         session, memory = self._streams[number]
         if order == Order.RUN:
@@ -76,28 +78,27 @@ class _Server:
         elif order == Order.RESET:
             session.reset()
         elif order == Order.RESTORE:
-            session.restore(memory.state[1 - half].tobytes())
+            session.restore(memory.state.tobytes())
         elif order == Order.CLOSE:
             del self._streams[number]
             return
-        self._keep_state(session, memory, half)
+        self._keep_state(session, memory)
 
-    def _open(self, number: int, half: int, *, is_resuming: bool) -> None:
+    def _open(self, number: int, *, is_resuming: bool) -> None:
         memory = Memory(self._layout, self._lines.memory, number)
         # The loaded model is the first stream's; the others fork it.
         session = self._root if number == 0 else self._root.fork()
         if is_resuming and self._has_state:
-            session.restore(memory.state[1 - half].tobytes())
+            session.restore(memory.state.tobytes())
         self._streams[number] = session, memory
         if not self._has_state:
-            single = session.run, memory.source[:1], memory.target[:1]
-            for either in (0, 1):
-                self._rows[ORDER.pack(Order.RUN, either, number, 1)] = single
-        self._keep_state(session, memory, half)
+            order = ORDER.pack(Order.RUN, number, 1)
+            self._rows[order] = session.run, memory.source[:1], memory.target[:1]
+        self._keep_state(session, memory)
 
-    def _keep_state(self, session: Session, memory: Memory, half: int) -> None:
+    def _keep_state(self, session: Session, memory: Memory) -> None:
         if self._has_state:
-            memory.state[half] = np.frombuffer(session.state() or b"", np.uint8)
+            memory.state[:] = np.frombuffer(session.state() or b"", np.uint8)
 
 
 def main(arguments: list[str]) -> int:
@@ -106,19 +107,28 @@ def main(arguments: list[str]) -> int:
     setting = msgspec.json.decode(arguments[1], type=Setting)
     # Ctrl-C reaches the whole group; the parent says when it is over.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A card wears out under core files.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _end_with_parent(lines.life)
+    # A broken pipe means that the parent has gone.
+    with suppress(BrokenPipeError):
+        _serve(lines, setting)
+    # Nobody waits for what the interpreter would tidy up.
+    os._exit(0)
+
+
+def _serve(lines: Lines, setting: Setting) -> None:
     try:
         session = _load(lines.model, setting)
         loaded = Loaded(session.inputs, session.outputs, session.state_kind, _state_bytes(session))
     except EdgeError as error:
-        loaded = Loaded(fault=_fault(error))
+        _say(lines.answers, DONE, Loaded(fault=_fault(error)))
+        return
     except MemoryError:
-        loaded = Loaded(fault=_no_memory(setting.memory_mb))
+        _say(lines.answers, DONE, Loaded(fault=_no_memory(setting.memory_mb)))
+        return
     _say(lines.answers, DONE, loaded)
-    if loaded.fault is None:
-        _Server(lines, session, Layout.of(loaded), setting.memory_mb).serve()
-    # Nobody waits for what the interpreter would tidy up.
-    os._exit(0)
+    _Server(lines, session, Layout.of(loaded), setting.memory_mb).serve()
 
 
 def _end_with_parent(life: int) -> None:
@@ -144,7 +154,7 @@ def _state_bytes(session: Session) -> int | None:
 
 def _say(answers: int, word: bytes, message: msgspec.Struct) -> None:
     text = msgspec.json.encode(message)
-    rest = word + ORDER.pack(0, 0, 0, len(text)) + text
+    rest = word + ORDER.pack(0, 0, len(text)) + text
     while rest:
         rest = rest[os.write(answers, rest) :]
 

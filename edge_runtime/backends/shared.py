@@ -28,8 +28,8 @@ __all__ = [
     "Setting",
 ]
 
-ORDER = struct.Struct("<BBHI")
-"""Order, half of the state area, number of the stream, count of rows or bytes."""
+ORDER = struct.Struct("<BxHI")
+"""Order, number of the stream, count of rows or bytes."""
 DONE, FAILED = b"\x01", b"\x02"
 _LARGEST_BLOCK_BYTES = 1 << 20
 _MOST_ROWS = 64
@@ -124,7 +124,7 @@ class Layout(msgspec.Struct, frozen=True):
     @property
     def size(self) -> int:
         """Bytes that one stream needs, in whole pages."""
-        used = self.rows * (_aligned(self.source) + _aligned(self.target)) + 2 * self.state_bytes
+        used = self.rows * (_aligned(self.source) + _aligned(self.target)) + self.state_bytes
         return -(-used // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
 
 
@@ -139,7 +139,7 @@ class Memory:
     Attributes:
         source: Rows to answer, shape (rows, …).
         target: Their answers, shape (rows, …).
-        state: Two halves, shape (2, bytes): before and after the last call.
+        state: State after the last call, bytes.
     """
 
     def __init__(self, layout: Layout, file: int, number: int) -> None:
@@ -148,9 +148,7 @@ class Memory:
         second = first + layout.rows * _aligned(layout.target)
         self.source = self._array(layout.rows, layout.source, 0)
         self.target = self._array(layout.rows, layout.target, first)
-        self.state = np.frombuffer(self._mapped, np.uint8, 2 * layout.state_bytes, second).reshape(
-            2, layout.state_bytes
-        )
+        self.state = np.frombuffer(self._mapped, np.uint8, layout.state_bytes, second)
 
     def _array(self, rows: int, tensor: TensorSpec, offset: int) -> np.ndarray:
         shape = (rows, *tensor.shape[1:])

@@ -14,7 +14,7 @@ from edge_runtime.errors import ModelError
 from edge_runtime.modes.models import SharedModels
 from edge_runtime.modes.serving import Serving
 from edge_runtime.modes.updates import StreamUpdates
-from edge_runtime.modes.vitals import Crash
+from edge_runtime.modes.vitals import Crash, Vitals
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.ports import Choice, Clock
 from edge_runtime.profiles import explain_choice
@@ -43,6 +43,7 @@ def boot_stream(
     clock: Clock,
     models: SharedModels,
     proofs: SharedModels,
+    vitals: Vitals,
     crash: Crash | None = None,
 ) -> StreamUpdates:
     """Choose, load and resume what stream ``name`` runs.
@@ -58,6 +59,7 @@ def boot_stream(
         clock: Tells time.
         models: Of the pipeline thread, shared by all streams.
         proofs: Of the update agents' thread, to prove layers on.
+        vitals: Told while a model is loaded.
         crash: What the base has done to the device before.
 
     Raises:
@@ -68,7 +70,7 @@ def boot_stream(
     stream = config.streams[name]
     wanted = msgspec.structs.replace(stream.model.choice, limit_s=config.watchdog_s)
     folder = Path(config.state) / "slots"
-    slots = Slots(folder, name, factory=stream.model.bundle, state=state)
+    slots = Slots(folder, name, factory=stream.model.bundle, state=state, choice=wanted)
 
     def choose(bundle: Bundle) -> Choice:
         found = explain_choice(bundle, wanted, config.profiles)
@@ -88,9 +90,11 @@ def boot_stream(
 
     def build(bundle: Bundle, layers: Sequence[Layer], *, is_new: bool = False) -> Pipeline:
         choice = choose(bundle)
+        with vitals.loading():
+            session = models.open(bundle, choice, is_new=is_new)
         return Pipeline(
             bundle.spec,
-            models.open(bundle, choice, is_new=is_new),
+            session,
             base=bundle.digest,
             layers=layers,
             stream=name,

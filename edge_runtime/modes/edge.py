@@ -155,7 +155,7 @@ class EdgeDevice:
         self._paces = paces or {}
         self._on_event = on_event
         self._connect = connect
-        self._vitals = vitals or Vitals.make()[0]
+        self._vitals = vitals or Vitals()
         self._crashes = crashes or {}
         self._inbox: queue.Queue[_Item] = queue.Queue(_INBOX_FRAMES)
         self._stop = threading.Event()
@@ -174,7 +174,6 @@ class EdgeDevice:
             self._streams,
             tuple(config.streams),
             self._vitals,
-            stop=self._stop,
             on_pipeline=self._call,
             on_agents=self._on_agents,
             on_event=self._fell_back,
@@ -263,8 +262,10 @@ class EdgeDevice:
                 clock=self._clock,
                 models=self._models,
                 proofs=proofs,
+                vitals=self._vitals,
                 crash=self._crashes.get(name),
             )
+        stack.callback(self._failures.close)
         self._start_watchdog(stack)
         self._start_network(stack, state, outbox)
         self._start_writer(stack, outbox)

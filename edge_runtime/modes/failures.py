@@ -42,12 +42,16 @@ class _Stream(msgspec.Struct):
         failures: Since it served well.
         answered: Windows since it failed last.
         is_away: Whether it is being opened again.
+        is_refused: Whether its last frame had a wrong shape.
+        is_recovering: Whether windows may be missing because rows before them are.
         lost: What gave no result, by reason.
     """
 
     failures: int = 0
     answered: int = 0
     is_away: bool = False
+    is_refused: bool = False
+    is_recovering: bool = False
     lost: dict[str, int] = msgspec.field(default_factory=dict)
 
 
@@ -60,7 +64,6 @@ class Failures:
         streams: By name; filled before the first frame comes.
         names: Of all streams, in the order of their numbers.
         vitals: Told which model is called.
-        stop: Set when the device ends.
         on_pipeline: Runs something on the pipeline thread, between two windows.
         on_agents: Runs something on the thread of the update agents.
         on_event: Told about bases that were given up.
@@ -72,7 +75,6 @@ class Failures:
         names: Sequence[str],
         vitals: Vitals,
         *,
-        stop: threading.Event,
         on_pipeline: Callable[[Callable[[], None]], None],
         on_agents: Callable[[Callable[[], None]], None],
         on_event: OnEvent,
@@ -81,7 +83,8 @@ class Failures:
         self._numbers = {name: number for number, name in enumerate(names)}
         self._states = {name: _Stream() for name in names}
         self._vitals = vitals
-        self._stop = stop
+        self._stop = threading.Event()
+        self._mends: list[threading.Thread] = []
         self._on_pipeline = on_pipeline
         self._on_agents = on_agents
         self._on_event = on_event
@@ -89,6 +92,12 @@ class Failures:
     def lost(self, stream: str) -> dict[str, int]:
         """Return what gave no result for want of a model: windows, or samples of a wrong shape."""
         return self._states[stream].lost
+
+    def close(self) -> None:
+        """Give up what is being mended, and wait for its threads."""
+        self._stop.set()
+        for thread in self._mends:
+            thread.join()
 
     def push(self, frame: Frame) -> Output | None:
         """Run a frame through its pipeline; None where the model does not answer."""
@@ -101,21 +110,32 @@ class Failures:
         try:
             output = serving.push(frame)
         except ShapeError as error:
-            self._count(name, "wrong_shape", len(frame))
-            serving.skip(frame)
-            log.warning("frame.refused", extra={"stream": name, "why": str(error)})
+            self._refuse(frame, error)
             return None
         except ModelError as error:
             self._fail(frame, error)
             return None
         finally:
             self._vitals.leave()
-        if state.failures:
-            self._note_answers(name, len(output.estimates))
+        state.is_refused = False
+        if state.failures or state.is_recovering:
+            self._note_answers(frame, len(output.estimates))
         return output
 
-    def _note_answers(self, name: str, count: int) -> None:
-        state = self._states[name]
+    def _refuse(self, frame: Frame, error: ShapeError) -> None:
+        name, state = frame.stream, self._states[frame.stream]
+        self._count(name, "wrong_shape", len(frame))
+        self._streams[name].serving.skip(frame)
+        if not state.is_refused:
+            state.is_refused = True
+            log.warning("frame.refused", extra={"stream": name, "why": str(error)})
+
+    def _note_answers(self, frame: Frame, count: int) -> None:
+        name, state = frame.stream, self._states[frame.stream]
+        if state.is_recovering:
+            missing = self._windows_in(frame) - count
+            self._count(name, "model_failed", max(0, missing))
+            state.is_recovering = missing > 0 or count == 0
         if count and not state.answered:
             log.info("model.answers_again", extra={"stream": name})
         state.answered += count
@@ -125,13 +145,16 @@ class Failures:
     # --- counting -----------------------------------------------------------------
 
     def _pass_over(self, frame: Frame) -> None:
-        serving = self._streams[frame.stream].serving
-        window = serving.pipeline.spec.window
+        self._count(frame.stream, "model_failed", self._windows_in(frame))
+        self._states[frame.stream].is_recovering = True
+        self._streams[frame.stream].serving.skip(frame)
+
+    def _windows_in(self, frame: Frame) -> int:
+        """Return how many windows end in a frame: at length - 1, and then every hop."""
+        window = self._streams[frame.stream].serving.pipeline.spec.window
         first, last = frame.index, frame.index + len(frame)
-        # Windows end at length - 1, and then every hop.
         ends = [max(0, (end - window.length) // window.hop + 1) for end in (first, last)]
-        self._count(frame.stream, "model_failed", ends[1] - ends[0])
-        serving.skip(frame)
+        return ends[1] - ends[0]
 
     def _count(self, stream: str, reason: str, count: int) -> None:
         lost = self._states[stream].lost
@@ -152,6 +175,9 @@ class Failures:
         mend = threading.Thread(
             target=self._mend, args=(name, failed, error), name="mend", daemon=True
         )
+        self._mends = [
+            thread for thread in (*self._mends, mend) if thread is mend or thread.is_alive()
+        ]
         mend.start()
 
     def _reopen(self, name: str) -> bool:

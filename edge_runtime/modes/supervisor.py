@@ -163,8 +163,11 @@ def _suspects(vitals: Vitals, code: int, *, is_hung: bool, is_oom: bool) -> dict
     """Return the bases to blame: the one in whose call it happened.
 
     A damaged heap may show later, so that a fault between two calls counts against
-    all bases. A kill by a person, like a power cut, counts against none.
+    all bases. A kill by a person, like a power cut, counts against none; and while a
+    base is loaded, its own count of attempts is what matters.
     """
+    if vitals.is_loading and not is_hung:
+        return {}
     if not is_hung and -code in _FAULTS:
         return vitals.busy_bases() or vitals.bases
     is_nobodys = -code == signal.SIGKILL and not (is_hung or is_oom)

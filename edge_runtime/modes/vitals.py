@@ -11,7 +11,9 @@ import json
 import mmap
 import os
 import struct
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 __all__ = ["Crash", "Vitals"]
@@ -20,7 +22,7 @@ _SIZE = 64 * 1024
 _BEATS = struct.Struct("<Q")
 _LIMIT = struct.Struct("<d")
 _LENGTH = struct.Struct("<I")
-_BEATS_AT, _LIMIT_AT, _BUSY_AT, _LENGTH_AT, _NAMES_AT = 0, 8, 16, 20, 24
+_BEATS_AT, _LIMIT_AT, _BUSY_AT, _LOADING_AT, _LENGTH_AT, _NAMES_AT = 0, 8, 16, 17, 20, 24
 _MOST_STREAMS = 254
 
 
@@ -42,12 +44,14 @@ class Vitals:
     """The page.
 
     Args:
-        file: Where it lies; the supervisor's process and the device's map the same.
+        file: Where it lies, for the supervisor's process and the device's to map
+            both; without one, nobody else sees the page.
     """
 
-    def __init__(self, file: int) -> None:
+    def __init__(self, file: int = -1) -> None:
         self._page = mmap.mmap(file, _SIZE)
         self._beats = 0
+        self._guard = threading.Lock()
 
     @classmethod
     def make(cls) -> tuple[Vitals, int]:
@@ -68,9 +72,21 @@ class Vitals:
         self._page[_BUSY_AT] = number + 1 if number < _MOST_STREAMS else 0
 
     def leave(self) -> None:
-        """Say that the call has ended."""
+        """Say that the call has ended; the next `beat` tells it from the call after."""
         self._page[_BUSY_AT] = 0
-        self.beat()
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Say that a model is being loaded, by any thread, as long as this lasts."""
+        self._count_loading(1)
+        try:
+            yield
+        finally:
+            self._count_loading(-1)
+
+    def _count_loading(self, change: int) -> None:
+        with self._guard:
+            self._page[_LOADING_AT] += change
 
     def tell(self, limit_s: float, bases: Mapping[str, str]) -> None:
         """Say how long a call may take, and which base every stream runs."""
@@ -99,6 +115,11 @@ class Vitals:
         """Number of the stream that calls its model; None between two calls."""
         number = self._page[_BUSY_AT]
         return number - 1 if number else None
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether some thread loads a model."""
+        return self._page[_LOADING_AT] > 0
 
     @property
     def bases(self) -> dict[str, str]:

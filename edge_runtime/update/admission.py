@@ -114,7 +114,8 @@ class _Proof:
 
     def __init__(self, path: Path, choice: Choice) -> None:
         self._path = path
-        self._choice = choice
+        # This process is the model's own already.
+        self._choice = msgspec.structs.replace(choice, isolation="thread")
         self.worst = 0.0
 
     def prepare(self) -> None:

@@ -25,6 +25,7 @@ import msgspec
 
 from edge_runtime.bundle import Bundle, load_bundle, read_archive
 from edge_runtime.errors import BundleError, StoreError, TrustError
+from edge_runtime.ports import Choice
 from edge_runtime.sync.messages import JobReport, Signed
 from edge_runtime.sync.state import StateStore
 from edge_runtime.update.admission import admit
@@ -133,19 +134,29 @@ class Slots:
         stream: Name of the stream.
         factory: Folder or zip of the factory bundle.
         state: Durable store of the record.
+        choice: How this machine runs the stream's models.
 
     Raises:
         BundleError: The factory bundle does not load.
         StoreError: The stored record cannot be read.
     """
 
-    def __init__(self, folder: Path, stream: str, *, factory: Path, state: StateStore) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        stream: str,
+        *,
+        factory: Path,
+        state: StateStore,
+        choice: Choice | None = None,
+    ) -> None:
         self.stream = stream
         self.folder = folder / stream
         self.factory = load_bundle(factory)
         self._factory_path = factory
         self._key = f"update/{stream}"
         self._state = state
+        self._choice = choice
         self.record = self._load()
 
     def store(self, **changes: object) -> Record:
@@ -247,7 +258,7 @@ class Slots:
             return Record(factory=digest, active=digest)
         if record.factory == digest:
             return record
-        if record.active != record.factory and not admit(self._factory_path).is_admitted:
+        if record.active != record.factory and not self._is_sound(self._factory_path):
             # Damaged rather than replaced: what was committed over the air lies sound in its slot.
             log.error("update.factory_unsound", extra={"base": digest, "before": record.factory})
             return record
@@ -257,6 +268,9 @@ class Slots:
         return Record(
             factory=digest, active=digest, floors=record.floors, quarantine=record.quarantine
         )
+
+    def _is_sound(self, path: Path) -> bool:
+        return admit(path, self._choice).is_admitted
 
     def _factory_statement(self, trust: Trust | None) -> Statement | None:
         path = signed_path(self._factory_path)

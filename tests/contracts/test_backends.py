@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from edge_runtime import registry
+from edge_runtime.backends import ARTEFACT_KINDS
+from edge_runtime.backends.process import open_in_process
+from edge_runtime.backends.shared import Setting
 from edge_runtime.bundle import write_arrays
 from edge_runtime.errors import MissingExtra
-from edge_runtime.ports import Backend
+from edge_runtime.ports import Backend, Session, SessionOptions
 from edge_runtime.testing import check_backend
 
 DATA = Path(__file__).parents[1] / "data" / "models"
@@ -50,3 +53,21 @@ def test_backend_keeps_its_contract(name: str) -> None:
     except MissingExtra as error:
         pytest.skip(str(error))
     check_backend(make, MODELS[name]())
+
+
+class _InChildren:
+    """A backend whose models run in processes of their own."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.name = backend.name
+        self.probe = backend.probe
+
+    def load(self, model: bytes, options: SessionOptions) -> Session:
+        kind = ARTEFACT_KINDS[self.name]
+        return open_in_process(model, Setting(self.name, kind, options, 30.0, 512))
+
+
+@pytest.mark.parametrize("name", ["litert", "onnx", "reference"])
+def test_a_backend_keeps_its_contract_in_a_child(name: str) -> None:
+    """What holds for a model in this process holds for one in a process of its own."""
+    check_backend(lambda: _InChildren(registry.create("backends", name, {})), MODELS[name]())

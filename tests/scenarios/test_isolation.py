@@ -56,17 +56,20 @@ def _ended(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
 def _device_of(process: subprocess.Popen[str]) -> int:
     """Return the process id of the device under a supervisor."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    deadline = time.monotonic() + LIMIT_S
-    while not (found := children.read_text().split()):
-        assert time.monotonic() < deadline, "the supervisor starts no device"
-    return int(found[0])
+    _wait_for("the supervisor's device", lambda: bool(children.read_text()))
+    return int(children.read_text().split()[0])
 
 
 def _wait_for_rows(odd_device: Any) -> None:
-    """Wait until the device has written something."""
+    """Wait until the device has opened its outbox."""
+    _wait_for("the outbox", (odd_device.folder / "state/outbox.db").exists)
+
+
+def _wait_for(what: str, condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + LIMIT_S
-    while not (odd_device.folder / "state/outbox.db").exists():
-        assert time.monotonic() < deadline, "the device writes nothing"
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come"
+        select.select([], [], [], 0.02)
 
 
 @pytest.mark.parametrize("do", ["crash", "abort", "corrupt"])

@@ -16,13 +16,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_runtime.backends import load_session, process
+from edge_runtime.backends import load_session, open_pipeline, process
 from edge_runtime.backends.process import ProcessSession, open_in_process
 from edge_runtime.backends.shared import Setting
+from edge_runtime.bundle import load_bundle
 from edge_runtime.errors import ModelError, ShapeError
-from edge_runtime.ports import SessionOptions
+from edge_runtime.ports import Choice, SessionOptions
+from edge_runtime.types import Frame
 
-MODELS = Path(__file__).parents[2] / "data" / "models"
+ROOT = Path(__file__).parents[3]
+MODELS = ROOT / "tests" / "data" / "models"
 LIMIT_MS = 20_000
 
 Open = Callable[..., ProcessSession]
@@ -88,6 +91,23 @@ def test_answers_are_the_same_bytes(open_session: Open, file: str) -> None:
         batch = np.resize(inputs, (rows, *inputs.shape[1:]))
         assert there.run(batch).tobytes() == here.run(batch).tobytes()
         assert there.run(batch).dtype == here.run(batch).dtype
+
+
+@pytest.mark.parametrize("backend", ["litert", "onnx"])
+def test_a_bundle_runs_in_a_child_byte_for_byte(backend: str) -> None:
+    """``isolation: process`` changes where a bundle's model runs, and nothing of its answers."""
+    bundle = load_bundle(ROOT / "examples/gas_turbine/bundles/turbine-nox-1.0.0")
+    rows = np.random.default_rng(5).normal(40, 20, (500, len(bundle.spec.stream.channels)))
+    frame = Frame("main", 0, np.arange(500, dtype=np.int64) * bundle.spec.stream.period_ns, rows)
+
+    here, there = (
+        open_pipeline(bundle, Choice(backend=backend, isolation=isolation)).push(frame)
+        for isolation in ("thread", "process")
+    )
+
+    assert len(here.estimates) > 0
+    assert there.estimates.score.tobytes() == here.estimates.score.tobytes()
+    assert there.decisions == here.decisions
 
 
 def test_the_answer_belongs_to_the_caller(open_odd: Open) -> None:
@@ -198,9 +218,10 @@ def test_a_crash_loses_no_row(open_odd: Open, tmp_path: Path, do: str) -> None:
     assert session.pid != before
 
 
-def test_state_goes_on_exactly_after_a_crash(open_odd: Open, tmp_path: Path) -> None:
-    """Each row counts once, for the stream that crashed and for the one beside it."""
-    first = open_odd("count_crash", after=3, once=str(tmp_path / "happened"))
+@pytest.mark.parametrize("do", ["count_crash", "count_scribble"])
+def test_state_goes_on_exactly_after_a_crash(open_odd: Open, tmp_path: Path, do: str) -> None:
+    """Each row counts once, for each stream, also where the child wrote over all it shares."""
+    first = open_odd(do, after=3, once=str(tmp_path / "happened"))
     second = first.fork()
 
     sums = [(first.run(_row(1, 0))[0, 0], second.run(_row(2, 0))[0, 0]) for _ in range(8)]

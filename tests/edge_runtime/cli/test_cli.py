@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +85,70 @@ def test_check_names_the_line_of_an_unknown_key(
     assert code == 2
     assert "device.yaml:10:" in err
     assert "upload" in err
+
+
+def test_a_bare_model_is_described(capsys: pytest.CaptureFixture[str]) -> None:
+    """`check --model` prints tensors, state and quantisation, as text and as JSON."""
+    model = str(ROOT / "tests/data/models/hello_world_int8.tflite")
+
+    assert main(["check", "--model", model]) == 0
+    shown = capsys.readouterr().out
+    assert main(["check", "--model", model, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+
+    assert re.search(r"precision +int8", shown) and re.search(r"state +none", shown)
+    assert (found["precision"], found["state_kind"], found["batch"]) == (
+        "int8",
+        "stateless",
+        "equal",
+    )
+    assert found["inputs"][0]["scale"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--model", "{folder}/cut.tflite"], 1, "cut.tflite: load: "),
+        (["--model", "{folder}/none.onnx"], 1, "none.onnx: bundle: "),
+        (["--model", "{folder}/cut.tflite", "--shape", "wide"], 2, "--shape 576"),
+        (["--model", "{folder}/cut.tflite", "--constant", "sr"], 2, "--constant sr=16000"),
+        ([], 2, "DEVICE.yaml, or --model FILE"),
+        (["device.yaml", "--model", "x.tflite"], 2, "DEVICE.yaml, or --model FILE"),
+    ],
+)
+def test_a_bare_model_that_cannot_be_judged_is_said(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    says: str,
+) -> None:
+    """A bad file ends with 1, bad options with 2, and both with what to do."""
+    whole = (ROOT / "tests/data/models/hello_world_int8.tflite").read_bytes()
+    (tmp_path / "cut.tflite").write_bytes(whole[:1000])
+
+    ended = main(["check", *(one.format(folder=tmp_path) for one in arguments)])
+
+    message = capsys.readouterr().err
+    assert ended == code
+    assert says in message
+    assert "expected" in message and "\n  " in message
+
+
+def test_a_verb_imports_only_what_it_needs() -> None:
+    """`run` parses its arguments without numpy: the supervisor pays for nothing else."""
+    script = (
+        "import sys\n"
+        "from edge_runtime.cli import parser\n"
+        "parser(['run']).parse_args(['run', 'device.yaml'])\n"
+        "print([name for name in ('numpy', 'yaml', 'paho') if name in sys.modules])\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_damaged_bundle_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

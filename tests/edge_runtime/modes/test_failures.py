@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from edge_runtime.backends import process
 from edge_runtime.config import load_device
 from edge_runtime.modes import failures
 from edge_runtime.modes.edge import EdgeDevice
@@ -101,6 +102,26 @@ def test_a_base_that_always_fails_gives_way_to_the_one_before(odd_device: Any) -
     assert odd_device.kept("calm") == odd_device.all_windows
 
 
+def test_children_that_die_again_and_again_give_a_base_up(
+    odd_device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ``isolation: process`` a base that ends child after child gives way as well."""
+    monkeypatch.setattr(process, "_BACK_OFF_S", (0.0, 0.0))
+    factory = odd_device.base("1", do="ok")
+    bad = odd_device.base("2", do="crash")
+    odd_device.declare(", isolation: process")
+    odd_device.commit(bad)
+
+    device, _ = _run(odd_device, paces={"odd": WhileServed()})
+
+    odd = device.status().streams["odd"]
+    assert odd_device.record().active == factory.digest
+    assert bad.digest in odd_device.record().quarantine
+    assert odd.estimates > 0
+    assert odd.estimates + odd.discarded["model_failed"] == odd_device.windows
+    assert odd_device.kept("calm") == odd_device.all_windows
+
+
 def test_two_crashes_of_a_base_put_the_one_before_in_its_place(odd_device: Any) -> None:
     """What the supervisor saw decides at the next start; the first crash alone does not."""
     factory = odd_device.base("1", do="ok")
@@ -151,6 +172,19 @@ def test_a_hung_call_is_interrupted_where_the_runtime_can_be(odd_device: Any) ->
     assert odd.discarded["model_failed"] >= 1
     assert odd.estimates + odd.discarded["model_failed"] == odd_device.windows
     assert odd_device.kept("calm") == odd_device.all_windows
+
+
+def test_no_thread_mends_a_device_that_has_ended(
+    odd_device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device whose recording ends while a model is away leaves no thread behind."""
+    monkeypatch.setattr(failures, "_WAIT_S", (1000.0, 1000.0))
+    odd_device.base("1", do="fail")
+    odd_device.declare()
+
+    _run(odd_device)
+
+    assert [one.name for one in threading.enumerate() if one.name == "mend"] == []
 
 
 def test_a_frame_of_a_wrong_shape_is_counted(

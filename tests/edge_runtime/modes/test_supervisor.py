@@ -32,6 +32,9 @@ where, _, how = do.rpartition(":")
 if where:
     vitals.enter("ab".index(where))
 me, parent = os.getpid(), os.getppid()
+if do == "loading":
+    with vitals.loading():
+        os.kill(me, signal.SIGSEGV)
 if how.isdigit():
     sys.exit(int(how))
 elif how == "hang":
@@ -41,6 +44,7 @@ elif how == "busy":
     for _ in range(40):
         vitals.enter(0)
         vitals.leave()
+        vitals.beat()
         time.sleep(0.05)
 elif how == "asked":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -99,6 +103,13 @@ def test_a_crash_between_calls_counts_against_every_base(supervise: Supervise) -
 
     assert {name: crash[1] for name, crash in told[1].items()} == {"a": 1, "b": 1}
     assert {name: crash[1] for name, crash in told[2].items()} == {"a": 2, "b": 1}
+
+
+def test_a_crash_while_a_base_is_loaded_counts_against_no_serving_base(
+    supervise: Supervise,
+) -> None:
+    """The candidate's own attempts are counted elsewhere; what serves is not to blame."""
+    assert supervise("loading", "0")[:2] == (0, [{}, {}])
 
 
 @pytest.mark.parametrize("kill", ["SIGKILL", "a:SIGKILL"])

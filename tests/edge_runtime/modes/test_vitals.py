@@ -37,28 +37,39 @@ def test_what_a_dead_process_wrote_is_read() -> None:
 
 def test_a_page_nobody_wrote_tells_nothing() -> None:
     """A device that died before it spoke is blamed for nothing."""
-    vitals, _page = Vitals.make()
+    vitals = Vitals()
 
     assert (vitals.limit_s, vitals.beats, vitals.busy) == (None, 0, None)
     assert vitals.bases == vitals.busy_bases() == {}
 
 
 def test_a_call_that_ended_blames_nobody() -> None:
-    """Between two calls no stream is busy, and each call counts as a beat."""
-    vitals, _page = Vitals.make()
+    """Between two calls no stream is busy."""
+    vitals = Vitals()
     vitals.tell(1.0, {"a": "base-a"})
 
     vitals.enter(0)
     vitals.leave()
 
-    assert vitals.busy_bases() == {}
-    assert vitals.beats == 2
+    assert (vitals.busy, vitals.busy_bases()) == (None, {})
+
+
+def test_loads_may_overlap() -> None:
+    """A page says that a model is loaded until the last of several loads has ended."""
+    vitals = Vitals()
+
+    with vitals.loading():
+        with vitals.loading():
+            assert vitals.is_loading
+        assert vitals.is_loading
+
+    assert not vitals.is_loading
 
 
 @pytest.mark.parametrize("number", [254, 300, 65535])
 def test_more_streams_than_the_page_names(number: int) -> None:
     """A stream beyond the last number that fits is not taken for another one."""
-    vitals, _page = Vitals.make()
+    vitals = Vitals()
 
     vitals.enter(number)
 
@@ -67,7 +78,7 @@ def test_more_streams_than_the_page_names(number: int) -> None:
 
 def test_names_that_do_not_fit_are_left_out() -> None:
     """A table too long for the page is no table, rather than half of one."""
-    vitals, _page = Vitals.make()
+    vitals = Vitals()
 
     vitals.tell(1.0, {f"stream-{i}": "0" * 64 for i in range(2000)})
 
@@ -79,7 +90,7 @@ def test_names_that_do_not_fit_are_left_out() -> None:
 
 
 def _watched(limit_s: float = 10.0) -> tuple[Vitals, Watchdog, list[int]]:
-    vitals, _page = Vitals.make()
+    vitals = Vitals()
     interrupted: list[int] = []
 
     def interrupt(number: int) -> bool:
@@ -113,6 +124,7 @@ def test_short_calls_and_idleness_are_let_alone() -> None:
         vitals.enter(0)
         watchdog.check(now_s)
         vitals.leave()
+        vitals.beat()
     for now_s in range(60, 120, 6):
         watchdog.check(now_s)
 

@@ -98,6 +98,13 @@ def test_a_hanging_model_is_ended_in_time(make_archive, misbehaving) -> None:
     assert verdict.seconds < 8
 
 
+def test_a_model_for_a_child_is_proven_in_the_child_that_proves(make_archive, misbehaving) -> None:
+    """``isolation: process`` starts no second child inside the first."""
+    verdict = admit(make_archive(), Choice(backend=misbehaving, isolation="process"))
+
+    assert verdict.is_admitted
+
+
 def test_other_answers_than_golden_are_refused(make_archive, misbehaving, golden) -> None:
     """An answer beyond the tolerance is refused with the difference and the bound."""
     wrong = Golden(golden.inputs, golden.outputs + 0.5)
