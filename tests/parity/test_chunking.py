@@ -17,9 +17,12 @@ from edge_runtime.backends.reference import ReferenceSession
 from edge_runtime.pipeline import Pipeline, shape_of
 from edge_runtime.spec import (
     ArtefactSpec,
+    BandPower,
     CalibrationLayer,
     ChannelSpec,
     Clamps,
+    Envelope,
+    EnvelopeSpectrum,
     FeatureSpec,
     FusionLayer,
     Layer,
@@ -199,6 +202,9 @@ FEATURES: list[tuple[FeatureSpec, ...]] = [
     (Statistics(("rms", "min")), Spectrum(first=1, last=4), Raw()),
     (LogMel(8, 4, 16, 4, 1.0, 50.0),),
     (Mfcc(LogMel(8, 4, 16, 4, 1.0, 50.0, peak=True), 3),),
+    (Mfcc(LogMel(8, 3, 8, 4, 0.0, 50.0, 0.0, pre_emphasis=0.9, log="db", clip=(-9, 40)), 3),),
+    (BandPower(((1.0, 20.0), (20.0, 50.0)), 8), Envelope(low_hz=5.0)),
+    (EnvelopeSpectrum(last=6),),
 ]
 
 

@@ -123,6 +123,11 @@ class Framed:
     def _fill(self, windows: np.ndarray, first: int, rows: np.ndarray) -> None:
         """Write frames ``first`` and later of every window into ``rows``, one after the other."""
         count = self._count - first
+        if not len(windows):
+            return
+        if len(windows) * count <= FRAMES_AT_ONCE:
+            self._table.fill(self._frames(self._samples(windows, first), count), rows)
+            return
         # Whole windows, as many as fill a block; a long one alone.
         together = max(1, FRAMES_AT_ONCE // count)
         for number in range(0, len(windows), together):

@@ -17,7 +17,6 @@ from edge_runtime.pipeline.layers import normalise, scales_of
 from edge_runtime.pipeline.scales import normal_quantile
 from edge_runtime.spec import Clamps, ModelSpec, Normalise
 
-
 REFERENCE = Path(__file__).parents[2] / "data" / "reference" / "sklearn_quantiles.npz"
 
 
