@@ -210,9 +210,8 @@ class _LogMelTable:
         m, spec, tables = len(frames), self._tables.spec, self._tables
         np.multiply(frames, tables.taper, out=self._tapered[:m])
         rfft_into(self._padded[:m], self._spectra[:m])
-        levels = power_of(self._heard[:m])
-        if spec.spectrum == "magnitude":
-            np.sqrt(levels, out=levels)
+        heard = self._heard[:m]
+        levels = np.abs(heard) if spec.spectrum == "magnitude" else power_of(heard)
         energies = tables.bands(levels)
         if spec.log != "none":
             _take_log(energies, spec.log_offset)
