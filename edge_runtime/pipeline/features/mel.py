@@ -216,6 +216,7 @@ class _LogMelTable:
         np.multiply(frames, tables.taper, out=tapered)
         rfft_into(self._padded[:m], self._spectra[:m])
         heard = self._heard[:m]
+        # The last bit of a magnitude depends on the machine, but not on the frame's neighbours.
         levels = np.abs(heard) if spec.spectrum == "magnitude" else power_of(heard)
         energies = tables.bands(levels)
         if spec.log != "none":
