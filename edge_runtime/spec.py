@@ -268,8 +268,8 @@ class LogMel(_Spec, frozen=True, tag_field="kind", tag="log_mel"):
 
     frame_length: Count
     frame_step: Count
-    fft_length: Count
-    bands: Count
+    fft_length: Annotated[int, Meta(ge=1, le=1 << 15)]
+    bands: Annotated[int, Meta(ge=1, le=256)]
     low_hz: NotNegative
     high_hz: Positive
     log_offset: NotNegative = 1e-6
@@ -283,6 +283,10 @@ class LogMel(_Spec, frozen=True, tag_field="kind", tag="log_mel"):
     offset: float = 0.0
     scale: float = 1.0
     clip: Annotated[tuple[float, ...], Meta(min_length=2, max_length=2)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.clip is not None and not self.clip[0] < self.clip[1]:
+            raise ConfigError(f"clip is {list(self.clip)}", expected="the lower value first")
 
 
 class Mfcc(_Spec, frozen=True, tag_field="kind", tag="mfcc"):

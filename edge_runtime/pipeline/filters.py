@@ -39,7 +39,7 @@ class StreamFilter:
         specs: Filters in order.
         channels: Channels of the stream.
         rate_hz: Samples a second.
-        block: Samples of a block.
+        block: Samples of a block; a block costs by their square, 64 is a good number.
 
     Raises:
         ConfigError: A corner lies beyond half the rate, or a section is unstable.
@@ -199,13 +199,16 @@ def sections_of(spec: FilterSpec, rate_hz: float) -> _Reals:
     """
     match spec:
         case Butterworth():
-            return _butterworth(spec, rate_hz)
+            sections = _butterworth(spec, rate_hz)
         case Notch():
-            return _notch(spec, rate_hz)
+            sections = _notch(spec, rate_hz)
         case Sections():
-            return _checked_sections(spec)
+            sections = np.array(spec.sections, np.float64)
         case Rectify():
-            return np.empty((0, 6))
+            sections = np.empty((0, 6))
+    _check_stable(spec, sections)
+    normal: _Reals = sections / sections[:, 3:4]
+    return normal
 
 
 def _stages(specs: Iterable[FilterSpec], rate_hz: float) -> list[_Reals | None]:
@@ -221,8 +224,7 @@ def _stages(specs: Iterable[FilterSpec], rate_hz: float) -> list[_Reals | None]:
     return stages
 
 
-def _checked_sections(spec: Sections) -> _Reals:
-    sections = np.array(spec.sections, np.float64)
+def _check_stable(spec: FilterSpec, sections: _Reals) -> None:
     for number, row in enumerate(sections):
         # Inside the triangle |a2| < 1, |a1| < 1 + a2 lie the polynomials with both
         # roots inside the unit circle.
@@ -231,12 +233,10 @@ def _checked_sections(spec: Sections) -> _Reals:
         if not (is_stable and np.isfinite(row).all()):
             raise ConfigError(
                 f"section {number} has the denominator {row[3:].tolist()}",
-                where="filter sections",
+                where=f"filter {spec.__struct_config__.tag}",
                 expected="finite numbers, and both poles inside the unit circle",
                 remedy=_REMEDY,
             )
-    normal: _Reals = sections / sections[:, 3:4]
-    return normal
 
 
 def _notch(spec: Notch, rate_hz: float) -> _Reals:

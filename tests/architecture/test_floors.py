@@ -27,6 +27,7 @@ OPTIONAL = (
     "onnxruntime",
     "pandas",
     "pyarrow",
+    "pymicro_features",
     "rich",
     "scipy",
     "tensorflow",

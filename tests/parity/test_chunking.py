@@ -26,6 +26,7 @@ from edge_runtime.spec import (
     CalibrationLayer,
     ChannelSpec,
     Clamps,
+    Envelope,
     EnvelopeSpectrum,
     FeatureSpec,
     FilterSpec,
@@ -211,7 +212,9 @@ FEATURES: list[tuple[FeatureSpec, ...]] = [
     (LogMel(8, 4, 16, 4, 1.0, 50.0),),
     (LogMel(8, 3, 16, 4, 1.0, 50.0),),
     (Mfcc(LogMel(8, 4, 16, 4, 1.0, 50.0, peak=True), 3),),
-    (BandPower(((1.0, 10.0), (20.0, 50.0))), EnvelopeSpectrum(last=4)),
+    (Mfcc(LogMel(8, 3, 8, 4, 0.0, 50.0, 0.0, pre_emphasis=0.9, log="db", clip=(-9, 40)), 3),),
+    (BandPower(((1.0, 20.0), (20.0, 50.0)), 8), Envelope(low_hz=5.0)),
+    (EnvelopeSpectrum(last=6),),
 ]
 WINDOWS = [WindowSpec(16, 3), WindowSpec(16, 4, pad=5), WindowSpec(16, 20, pad=15)]
 FILTERS: list[tuple[FilterSpec, ...]] = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -153,7 +154,7 @@ def _feature(
     length = window[0]
     match spec:
         case Raw():
-            return Pure(to_peak_one if spec.peak else as_they_are)
+            return Pure(to_peak_one) if spec.peak else Pure(as_they_are, values_at_once=sys.maxsize)
         case Statistics():
             return Pure(functools.partial(statistics, which=spec.which))
         case Spectrum():

@@ -52,16 +52,27 @@ class Pure:
 
     Args:
         function: Makes float32 (n, …) of float32 windows (n, length, channels).
+        values_at_once: It gets so many samples at a time: what fits in the cache.
     """
 
     is_stateful = False
 
-    def __init__(self, function: Callable[[np.ndarray], np.ndarray]) -> None:
+    def __init__(
+        self, function: Callable[[np.ndarray], np.ndarray], *, values_at_once: int = 1 << 14
+    ) -> None:
         self._function = function
+        self._values_at_once = values_at_once
 
     def __call__(self, windows: np.ndarray, _order: Order, /) -> np.ndarray:
         """Return the feature of every window; may be ``windows`` itself."""
-        return self._function(np.ascontiguousarray(windows, np.float32))
+        values = np.ascontiguousarray(windows, np.float32)
+        if values.size <= self._values_at_once or len(values) == 1:
+            return self._function(values)
+        count = max(1, self._values_at_once * len(values) // values.size)
+        parts = [
+            self._function(values[first : first + count]) for first in range(0, len(values), count)
+        ]
+        return np.concatenate(parts)
 
     def fork(self) -> Feature:
         """Return this one."""

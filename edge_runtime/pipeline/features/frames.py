@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from edge_runtime.pipeline.features.feature import Feature, Order, Reals
+from edge_runtime.pipeline.features.feature import Feature, Order
 from edge_runtime.pipeline.features.raw import to_peak_one
 
 __all__ = ["FRAMES_AT_ONCE", "FrameTable", "Framed", "Framing"]
@@ -20,25 +20,19 @@ _EXACT = frozenset(map(np.dtype, ("float32", "float16", "int8", "uint8", "int16"
 
 
 class Framing(msgspec.Struct, frozen=True):
-    """How frames lie in a window, and what happens to the samples before.
+    """How frames lie in a window.
 
     Attributes:
         length: Samples of a frame.
         step: Samples from one frame to the next.
-        pre_emphasis: Share of the sample before that is taken off each sample; if
-            not 0, the window's first sample is only the one before the first frame.
+        lead: Samples before a frame that it needs as well.
         is_to_peak: Whether the window is scaled to peak 1 first.
     """
 
     length: int
     step: int
-    pre_emphasis: float = 0.0
+    lead: int = 0
     is_to_peak: bool = False
-
-    @property
-    def lead(self) -> int:
-        """Samples of a window before its first frame."""
-        return 1 if self.pre_emphasis else 0
 
     def count(self, samples: int) -> int:
         """Return how many frames a window of so many samples has, below 1 if too short."""
@@ -58,7 +52,12 @@ class FrameTable(Protocol):
     width: int
 
     def fill(self, frames: np.ndarray, rows: np.ndarray) -> None:
-        """Write the numbers of up to `FRAMES_AT_ONCE` frames (m, length) into (m, width)."""
+        """Write the numbers of up to `FRAMES_AT_ONCE` frames into (m, width).
+
+        Args:
+            frames: Shape (m, lead + length), numbers that float32 holds exactly.
+            rows: Where to write, float32.
+        """
         ...
 
     def fork(self) -> FrameTable:
@@ -99,8 +98,8 @@ class Framed:
             self._fill(windows, 0, rows.reshape(-1, self._table.width))
         else:
             rows = self._of_stretch(windows, order)
-        if len(rows):
-            self._recent = rows[-1]
+        if self._kept and len(rows):
+            self._recent = rows[-1].copy()  # not a view: the block may be large
         return rows
 
     def _of_stretch(self, windows: np.ndarray, order: Order) -> np.ndarray:
@@ -123,6 +122,11 @@ class Framed:
     def _fill(self, windows: np.ndarray, first: int, rows: np.ndarray) -> None:
         """Write frames ``first`` and later of every window into ``rows``, one after the other."""
         count = self._count - first
+        if not len(windows):
+            return
+        if len(windows) * count <= FRAMES_AT_ONCE:
+            self._table.fill(self._frames(self._samples(windows, first), count), rows)
+            return
         # Whole windows, as many as fill a block; a long one alone.
         together = max(1, FRAMES_AT_ONCE // count)
         for number in range(0, len(windows), together):
@@ -140,17 +144,11 @@ class Framed:
         if framing.is_to_peak:
             windows = to_peak_one(windows.astype(np.float32, copy=False))
         samples = windows[:, first * framing.step :, 0]
-        if samples.dtype not in _EXACT:
-            samples = samples.astype(np.float32)
-        if not framing.pre_emphasis:
-            return samples
-        wide: Reals = samples.astype(np.float64)
-        emphasised: Reals = wide[:, 1:] - framing.pre_emphasis * wide[:, :-1]
-        return emphasised
+        return samples if samples.dtype in _EXACT else samples.astype(np.float32)
 
     def _frames(self, samples: np.ndarray, count: int) -> np.ndarray:
-        """Return the first ``count`` frames of every row, shape (n * count, length)."""
-        length = self._framing.length
+        """Return the first ``count`` frames of every row, shape (n * count, lead + length)."""
+        length = self._framing.lead + self._framing.length
         if count == 1:
             return samples[:, :length]
         along, item = samples.strides

@@ -57,7 +57,7 @@ def framing_of(spec: LogMel | Mfcc, window: tuple[int, int]) -> Framing:
     length, channels = window
     if channels != 1:
         raise misfit(spec, f"a window of shape {window}", "one channel")
-    framing = Framing(spec.frame_length, spec.frame_step, spec.pre_emphasis, spec.peak)
+    framing = Framing(spec.frame_length, spec.frame_step, int(spec.pre_emphasis > 0), spec.peak)
     samples = length - framing.lead
     if spec.frame_length > min(samples, spec.fft_length):
         raise misfit(
@@ -202,17 +202,22 @@ class _LogMelTable:
         return _LogMelTable(self._tables)
 
     def fill(self, frames: np.ndarray, rows: np.ndarray) -> None:
-        """Write the energies of every frame (m, length) into (m, bands)."""
+        """Write the energies of every frame into (m, bands)."""
         rows[...] = self.energies(frames)
 
     def energies(self, frames: np.ndarray) -> Reals:
-        """Return the energies of every frame, shape (m, bands), float64."""
+        """Return the energies of frames (m, lead + length), shape (m, bands), float64."""
         m, spec, tables = len(frames), self._tables.spec, self._tables
-        np.multiply(frames, tables.taper, out=self._tapered[:m])
+        tapered = self._tapered[:m]
+        if spec.pre_emphasis:
+            np.multiply(frames[:, :-1], -spec.pre_emphasis, out=tapered, dtype=np.float64)
+            tapered += frames[:, 1:]
+            frames = tapered
+        np.multiply(frames, tables.taper, out=tapered)
         rfft_into(self._padded[:m], self._spectra[:m])
-        levels = power_of(self._heard[:m])
-        if spec.spectrum == "magnitude":
-            np.sqrt(levels, out=levels)
+        heard = self._heard[:m]
+        # The last bit of a magnitude depends on the machine, but not on the frame's neighbours.
+        levels = np.abs(heard) if spec.spectrum == "magnitude" else power_of(heard)
         energies = tables.bands(levels)
         if spec.log != "none":
             _take_log(energies, spec.log_offset)
@@ -262,7 +267,7 @@ class _MfccTable:
         return _MfccTable(self._mel.fork(), self._cosines)
 
     def fill(self, frames: np.ndarray, rows: np.ndarray) -> None:
-        """Write the coefficients of every frame (m, length) into (m, coefficients)."""
+        """Write the coefficients of every frame into (m, coefficients)."""
         energies = self._mel.energies(frames)
         # Products, then a sum along each contiguous row: a matrix product would
         # add in an order that depends on how many frames there are.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
@@ -20,7 +21,7 @@ from edge_runtime.config import (
     parse_yaml,
 )
 from edge_runtime.sources import TimeConfig
-from edge_runtime.spec import ModelSpec
+from edge_runtime.spec import FeatureSpec, FilterSpec, ModelSpec, Normalise, Statistic
 
 PAGES = Path(__file__).parents[3] / "docs" / "reference"
 PLUGINS = [
@@ -79,3 +80,25 @@ def test_every_key_of_a_bundle_is_documented() -> None:
     missing = [field for field in ModelSpec.__struct_fields__ if f"`{field}`" not in text]
 
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    "part",
+    [*get_args(FeatureSpec), *get_args(FilterSpec), Normalise],
+    ids=lambda part: part.__name__,
+)
+def test_every_feature_filter_and_normaliser_is_documented(part: type[msgspec.Struct]) -> None:
+    """A new kind or key needs its place on the page."""
+    text = (PAGES / "features.md").read_text()
+    names = {part.__struct_config__.tag, *part.__struct_fields__} - {None, "kind"}
+
+    missing = [name for name in names if f"`{name}`" not in text]
+
+    assert missing == []
+
+
+def test_every_statistic_is_documented() -> None:
+    """A new statistic needs a word that says what it is."""
+    text = (PAGES / "features.md").read_text()
+
+    assert [name for name in get_args(Statistic) if f"`{name}`" not in text] == []

@@ -66,7 +66,7 @@ def test_butterworth_filters_are_scipys(
     assert_close(found, signal.sosfilt(sections, rows.astype(np.float64), axis=0))
 
 
-@pytest.mark.parametrize(("frequency_hz", "quality"), [(50.0, 30.0), (1.0, 5.0), (400.0, 0.7)])
+@pytest.mark.parametrize(("frequency_hz", "quality"), [(50.0, 30.0), (1.0, 5.0), (400.0, 2.0)])
 def test_notches_are_scipys(frequency_hz: float, quality: float) -> None:
     """Numerator and denominator are those of ``iirnotch``."""
     found = sections_of(Notch(frequency_hz, quality), RATE_HZ)
@@ -218,6 +218,13 @@ def test_unstable_sections_are_refused(
     else:
         with pytest.raises(ConfigError, match="poles inside the unit circle"):
             sections_of(spec, RATE_HZ)
+
+
+@pytest.mark.parametrize("spec", [Butterworth("lowpass", (1e-12,)), Notch(400.0, 0.7)])
+def test_designs_that_cannot_be_computed_are_refused(spec: FilterSpec) -> None:
+    """A corner so low that poles round onto the unit circle; a notch wider than the spectrum."""
+    with pytest.raises(ConfigError, match="poles inside the unit circle"):
+        sections_of(spec, RATE_HZ)
 
 
 @pytest.mark.parametrize("spec", [Butterworth("lowpass", (500.0,)), Notch(600.0)])

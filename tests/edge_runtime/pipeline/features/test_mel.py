@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import fft, signal
 
-from edge_runtime.errors import ShapeError
+from edge_runtime.errors import ConfigError, ShapeError
 from edge_runtime.pipeline.features import compute
 from edge_runtime.spec import LogMel, Mfcc
 
@@ -148,6 +148,12 @@ def test_silence_without_an_offset_is_finite() -> None:
 
     assert (clipped == 0).all()
     assert np.isfinite(plain).all()
+
+
+def test_a_clip_has_its_lower_value_first() -> None:
+    """Turned around it would make every number the same."""
+    with pytest.raises(ConfigError, match="the lower value first"):
+        msgspec.structs.replace(MARVIN, clip=(1.0, 0.0)).__post_init__()
 
 
 def test_pre_emphasis_takes_the_first_sample_for_the_one_before() -> None:
