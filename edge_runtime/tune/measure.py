@@ -41,7 +41,7 @@ BLOCKS = (8, 32, 128, 512, 2048)
 
 _MICRO_BATCH = 32
 _LEAST_BLOCK_GAIN = 1.3
-_SLICE_S = 0.01
+_WINDOW_S, _BLOCK_S = 0.01, 0.005
 # The rest of the time is for the last round to end, and for the children.
 _SHARE = 0.9
 _WINDOWS_SHARE = 0.6
@@ -49,7 +49,7 @@ _LEAST_ROUNDS = 3
 # However slow the start was, a candidate is measured for this long.
 _LEAST_S = 0.3
 # A larger block than this would take all the time for itself.
-_LONGEST_CALL_S = 0.03
+_LONGEST_CALL_S = 0.02
 _LIMIT_S = 20.0
 
 
@@ -135,7 +135,7 @@ class _Crew:
         for crew in self._rounds((1 - _WINDOWS_SHARE) * seconds):
             for one in crew:
                 self._tell("one window", one)
-                one.take(Ask("window", 1, _SLICE_S))
+                one.take(Ask("window", 1, _WINDOW_S))
         for crew in self._rounds(0.0):
             for one in crew:
                 self._tell("blocks", one)
@@ -231,8 +231,8 @@ class _Runner:
         quickest_us = min(block.us for block in self._blocks() if block.is_equal)
         longest = _LONGEST_CALL_S * 1e6 / max(quickest_us, 1e-3)
         sizes = [rows for rows in BLOCKS if rows <= longest and rows not in self._unequal]
-        engine = [Ask("engine", rows, _SLICE_S) for rows in (1, _MICRO_BATCH) if rows <= longest]
-        return [*(Ask("block", rows, _SLICE_S) for rows in sizes), *engine]
+        engine = [Ask("engine", rows, _BLOCK_S) for rows in (1, _MICRO_BATCH) if rows <= longest]
+        return [*(Ask("block", rows, _BLOCK_S) for rows in sizes), *engine]
 
     def row(self) -> Row:
         if self._failed is not None or self._opened is None:
