@@ -1,0 +1,123 @@
+"""How far a job has come: in the same database, and the same transaction, as what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from edge_runtime.errors import ConfigError
+
+__all__ = ["Manifest", "Position"]
+
+_TABLES = (
+    "CREATE TABLE batch (name TEXT, value TEXT)",
+    "CREATE TABLE batch_position (value TEXT)",
+    "CREATE TABLE batch_part (file TEXT, position BIGINT, footer BLOB)",
+)
+_SEALED = "sealed"
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Where a job stands after some shards.
+
+    Attributes:
+        rows: Rows read.
+        windows: Estimates written.
+        decisions: Decisions made.
+        discarded: Discards by reason.
+        snapshot: The pipeline; None where nothing passes from shard to shard.
+        latest_ns: Latest time so far.
+        share: Share of the input that lies behind.
+        lengths: Durable length of each file, in bytes.
+        shards: How many there were.
+    """
+
+    rows: int = 0
+    windows: int = 0
+    decisions: int = 0
+    discarded: dict[str, int] = {}
+    snapshot: bytes | None = None
+    latest_ns: int | None = None
+    share: float = 0.0
+    lengths: dict[str, int] = {}
+    shards: int = 0
+
+
+class Manifest:
+    """The tables of one job in an SQLite or DuckDB database.
+
+    Args:
+        connection: In autocommit mode; transactions are the caller's.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._run = connection.execute
+
+    @property
+    def exists(self) -> bool:
+        """Whether a job has begun here."""
+        # DuckDB answers to SQLite's catalogue too.
+        found = self._run("SELECT count(*) FROM sqlite_master WHERE name='batch'")
+        return bool(found.fetchone()[0])
+
+    def begin(self, facts: Mapping[str, str]) -> None:
+        """Make the tables and note facts about the job."""
+        for statement in _TABLES:
+            self._run(statement)
+        for fact in facts.items():
+            self._run("INSERT INTO batch VALUES (?, ?)", fact)
+        self._run("INSERT INTO batch_position VALUES (?)", (_encoded(Position()),))
+
+    def check(self, identity: Mapping[str, str], where: str) -> None:
+        """See that the job begun here is this one.
+
+        Raises:
+            ConfigError: Bundle, input or options are others.
+        """
+        stored = self._facts()
+        for name, value in identity.items():
+            if stored.get(name) != value:
+                raise ConfigError(
+                    f"an unfinished run had the {name} {stored.get(name)}",
+                    where=where,
+                    expected=value,
+                    remedy="Give the same bundle, input and options to go on, "
+                    "or --fresh to start over.",
+                )
+
+    def save(self, position: Position) -> None:
+        """Note how far the job has come."""
+        self._run("UPDATE batch_position SET value=?", (_encoded(position),))
+
+    def position(self) -> Position:
+        """Return how far the job has come."""
+        found = self._run("SELECT value FROM batch_position").fetchone()
+        return msgspec.json.decode(found[0], type=Position)
+
+    def add_part(self, file: str, position: int, footer: bytes) -> None:
+        """Note where a part of a file begins."""
+        self._run("INSERT INTO batch_part VALUES (?, ?, ?)", (file, position, footer))
+
+    def parts(self, file: str) -> list[tuple[int, bytes]]:
+        """Return position and footer of each part of a file, in order."""
+        query = "SELECT position, footer FROM batch_part WHERE file=? ORDER BY position"
+        return [(row[0], bytes(row[1])) for row in self._run(query, (file,)).fetchall()]
+
+    def seal(self) -> None:
+        """Note that nothing more comes; what only a resume needs goes."""
+        self._run("INSERT INTO batch VALUES (?, ?)", (_SEALED, "yes"))
+        self._run("DROP TABLE batch_part")
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether all shards are in and only names are left to be given."""
+        return _SEALED in self._facts()
+
+    def _facts(self) -> dict[str, str]:
+        return dict(self._run("SELECT name, value FROM batch").fetchall())
+
+
+def _encoded(position: Position) -> str:
+    return msgspec.json.encode(position).decode()

@@ -1,0 +1,68 @@
+"""CSV files of any size."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+
+import numpy as np
+
+from edge_runtime.errors import EdgeError
+from edge_runtime.modes.batch.job import BatchJob, Schema
+from edge_runtime.modes.batch.readers.block import Block, as_kept_dtype, time_of
+from edge_runtime.sources.columns import position, unreadable
+from edge_runtime.sources.csv import CsvConfig, CsvRows, NumberedRows
+from edge_runtime.spec import StreamSpec
+
+__all__ = ["CsvReader"]
+
+
+class CsvReader:
+    """Reads a CSV file block by block; kept columns are text. See `Reader`."""
+
+    def __init__(self, job: BatchJob, need: StreamSpec) -> None:
+        self._config = CsvConfig(
+            path=job.input,
+            columns={name: job.columns.get(name, name) for name in need.names},
+            time=time_of(job, need),
+            delimiter="\t" if job.input.suffix == ".tsv" else ",",
+        )
+        self.rows: int | None = None
+        self.kept: Schema = dict.fromkeys(job.keep, "text")
+        try:
+            self._size = job.input.stat().st_size
+            self._file = job.input.open(encoding="utf-8-sig", newline="")
+            self._rows = CsvRows(self._file, self._config, need)
+            self._kept = {name: position(name, self._rows.names, job.input) for name in job.keep}
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise self._unreadable(error) from error
+
+    def blocks(self, first: int, rows: int) -> Iterator[Block]:
+        """Yield all rows from row ``first`` on, in blocks of the CSV reader's own size."""
+        try:
+            for found in self._rows.blocks(first):
+                yield self._block(found, first)
+                first += len(found)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise self._unreadable(error) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _block(self, rows: NumberedRows, first: int) -> Block:
+        times = self._rows.times(rows)
+        return Block(
+            as_kept_dtype(self._rows.samples(rows)),
+            self._config.time.grid(len(rows), first) if times is None else times,
+            {
+                name: np.array([*(row[place] for _, row in rows), None], object)[:-1]
+                for name, place in self._kept.items()
+            },
+            self._file.buffer.tell() / max(1, self._size),
+        )
+
+    def _unreadable(self, error: Exception) -> EdgeError:
+        if isinstance(error, EdgeError):
+            return error
+        return unreadable(self._config.path, error, "a CSV file in UTF-8")
