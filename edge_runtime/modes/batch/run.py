@@ -205,8 +205,9 @@ class Scorers:
 
     def score(self, pipeline: Pipeline, shard: Shard) -> ShardResult:
         """Score a shard; in order unless `is_independent`."""
-        score = score_alone if self.is_independent else score_shard
-        return score(shard, pipeline)
+        if self.is_independent:
+            return score_alone(shard, pipeline, self.block)
+        return score_shard(shard, pipeline)
 
     def close(self) -> None:
         """Free the models."""

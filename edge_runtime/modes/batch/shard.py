@@ -14,6 +14,7 @@ import numpy as np
 
 from edge_runtime.modes.batch.job import answer_names
 from edge_runtime.modes.batch.readers import Block
+from edge_runtime.modes.batch.readers.block import grid_of
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.pipeline.records import decisions_table
 from edge_runtime.spec import ModelSpec
@@ -96,8 +97,7 @@ def shards_of(
     for block in _regrouped(blocks, rows):
         yield Shard(first, block, latest_ns)
         first += len(block)
-        newest_ns = int(block.time_ns.max())
-        latest_ns = newest_ns if latest_ns is None else max(latest_ns, newest_ns)
+        latest_ns = _latest(block, latest_ns)
 
 
 def score_shard(shard: Shard, pipeline: Pipeline, snapshot: bytes | None = None) -> ShardResult:
@@ -122,15 +122,22 @@ def score_shard(shard: Shard, pipeline: Pipeline, snapshot: bytes | None = None)
     return _result(shard, pipeline.spec, estimates, decisions, discarded, pipeline.snapshot())
 
 
-def score_alone(shard: Shard, pipeline: Pipeline) -> ShardResult:
+def score_alone(shard: Shard, pipeline: Pipeline, model_block: int) -> ShardResult:
     """Score a shard for which `is_independent`; byte-equal to `score_shard`, in any order.
 
     Rows are no frames here, so that the model gets whole blocks and nothing is
     copied into a buffer. Windows with a value that is not finite are scored as
-    zeros and left out afterwards: the blocks stay whole.
+    zeros and left out afterwards, and the last block is filled up with zeros:
+    a session that answers 8192 rows at once takes a thousand times as long for
+    one row alone.
+
+    Args:
+        shard: The rows.
+        pipeline: Any pipeline of the base, used by one thread; its state is not touched.
+        model_block: Windows that its session answers at once.
     """
     block, length = shard.block, pipeline.spec.window.length
-    on_time = _is_later(block.time_ns, shard.latest_ns)
+    on_time = None if block.time_ns is None else _is_later(block.time_ns, shard.latest_ns)
     count = len(block) // length
     samples = block.samples[: count * length].reshape(count, length, -1)
     is_good = np.ones(count, np.bool_) if on_time is None else on_time
@@ -138,10 +145,10 @@ def score_alone(shard: Shard, pipeline: Pipeline) -> ShardResult:
     if is_finite is not None:
         is_good = is_good & is_finite
         samples = np.where(is_finite[:, None, None], samples, samples.dtype.type(0))
-    first = np.arange(count, dtype=np.int64) * length
-    last = first + (length - 1)
-    windows = Windows(shard.first + last, block.time_ns[first], block.time_ns[last], samples)
-    estimates = pipeline.score_windows(windows)
+    last = np.arange(shard.first + length - 1, shard.first + count * length, length)
+    # Without layers no answer depends on the time, and without a column none goes out.
+    times = last if block.time_ns is None else block.time_ns[:count]
+    estimates = _in_blocks(Windows(last, times, times, samples), pipeline, model_block)
     late = 0 if on_time is None else int(np.count_nonzero(~on_time))
     discarded = {
         "out_of_order": late,
@@ -153,13 +160,43 @@ def score_alone(shard: Shard, pipeline: Pipeline) -> ShardResult:
     return _result(shard, pipeline.spec, [estimates], [], discarded, None)
 
 
+def _in_blocks(windows: Windows, pipeline: Pipeline, model_block: int) -> Estimates:
+    count = len(windows)
+    missing = -count % model_block
+    if not missing or count == 1:
+        return pipeline.score_windows(windows)
+    full = count - count % model_block
+    filled = np.zeros((model_block, *windows.samples.shape[1:]), windows.samples.dtype)
+    filled[: count - full] = windows.samples[full:]
+    times = np.zeros(model_block, np.int64)
+    tail = pipeline.score_windows(Windows(times, times, times, filled))
+    parts = [pipeline.score_windows(_windows(windows, full))] if full else []
+    value = np.concatenate([*(part.value for part in parts), tail.value[: count - full]])
+    return Estimates(
+        windows.index, windows.start_ns, windows.end_ns, value, value, None, tail.effective_id
+    )
+
+
+def _windows(windows: Windows, count: int) -> Windows:
+    return Windows(
+        windows.index[:count],
+        windows.start_ns[:count],
+        windows.end_ns[:count],
+        windows.samples[:count],
+    )
+
+
 def _frames(shard: Shard, pipeline: Pipeline) -> Iterator[Frame]:
     """Yield frames of the length that the pipeline takes in one go."""
-    block, channels = shard.block, len(pipeline.spec.stream.channels)
+    need = pipeline.spec.stream
+    time_ns = shard.block.time_ns
+    if time_ns is None:
+        time_ns = grid_of(need).grid(len(shard.block), shard.first)
+    block, channels = shard.block, len(need.channels)
     rows = max(1, min(_FRAME_ROWS, _FRAME_VALUES // channels))
     for first in range(0, len(block), rows):
         part = slice(first, first + rows)
-        yield Frame(pipeline.stream, shard.first + first, block.time_ns[part], block.samples[part])
+        yield Frame(pipeline.stream, shard.first + first, time_ns[part], block.samples[part])
 
 
 def _result(
@@ -170,22 +207,21 @@ def _result(
     discarded: dict[str, int],
     snapshot: bytes | None,
 ) -> ShardResult:
-    newest_ns = int(shard.block.time_ns.max())
     return ShardResult(
         rows=len(shard.block),
         estimates=_estimate_table(shard, spec, estimates),
         decisions=decisions_table(decisions),
         discarded=discarded,
         snapshot=snapshot,
-        latest_ns=newest_ns if shard.latest_ns is None else max(newest_ns, shard.latest_ns),
+        latest_ns=_latest(shard.block, shard.latest_ns),
         share=shard.block.share,
     )
 
 
 def _estimate_table(shard: Shard, spec: ModelSpec, estimates: list[Estimates]) -> Table:
+    positions = ("index",) if shard.block.time_ns is None else ("index", "start_ns", "end_ns")
     columns = {
-        name: _joined([getattr(one, name) for one in estimates], np.int64)
-        for name in ("index", "start_ns", "end_ns")
+        name: _joined([getattr(one, name) for one in estimates], np.int64) for name in positions
     }
     rows = columns["index"] - shard.first
     for label, name in enumerate(answer_names(spec)):
@@ -211,6 +247,13 @@ def _chosen(estimates: Estimates, rows: np.ndarray) -> Estimates:
         None,
         estimates.effective_id,
     )
+
+
+def _latest(block: Block, before_ns: int | None) -> int | None:
+    if block.time_ns is None:
+        return None
+    newest_ns = int(block.time_ns.max())
+    return newest_ns if before_ns is None else max(before_ns, newest_ns)
 
 
 def _is_later(time_ns: np.ndarray, latest_ns: int | None) -> np.ndarray | None:
@@ -256,15 +299,17 @@ def _rows(block: Block, first: int, last: int) -> Block:
         return block
     part = slice(first, last)
     kept = {name: column[part] for name, column in block.kept.items()}
-    return Block(block.samples[part], block.time_ns[part], kept, block.share)
+    time_ns = None if block.time_ns is None else block.time_ns[part]
+    return Block(block.samples[part], time_ns, kept, block.share)
 
 
 def _together(blocks: list[Block]) -> Block:
     if len(blocks) == 1:
         return blocks[0]
+    times = [block.time_ns for block in blocks if block.time_ns is not None]
     return Block(
         np.concatenate([block.samples for block in blocks]),
-        np.concatenate([block.time_ns for block in blocks]),
+        np.concatenate(times) if times else None,
         {name: np.concatenate([b.kept[name] for b in blocks]) for name in blocks[0].kept},
         blocks[-1].share,
     )

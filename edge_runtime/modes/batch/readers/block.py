@@ -13,7 +13,7 @@ from edge_runtime.modes.batch.job import BatchJob, Schema
 from edge_runtime.sources.instants import TimeConfig
 from edge_runtime.spec import StreamSpec
 
-__all__ = ["Block", "Reader", "as_kept_dtype", "time_of"]
+__all__ = ["Block", "Reader", "as_kept_dtype", "grid_of", "time_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -24,14 +24,14 @@ class Block(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         samples: Shape (n, channels), channels as the model needs them; one dtype
             for the whole input, float32 for every kind of float.
-        time_ns: Event times, shape (n,), int64.
+        time_ns: Event times, shape (n,), int64; None without a time column.
         kept: Columns to pass through, each of shape (n,); object arrays hold
             text and None.
         share: Share of the input that lies behind this block, 0 to 1.
     """
 
     samples: np.ndarray
-    time_ns: np.ndarray
+    time_ns: np.ndarray | None
     kept: dict[str, np.ndarray]
     share: float
 
@@ -64,10 +64,15 @@ class Reader(Protocol):
 
 
 def time_of(job: BatchJob, need: StreamSpec) -> TimeConfig:
-    """Return where times come from; without a column, the model's rate from 1970 on."""
+    """Return where times come from: the time column, or the model's rate."""
     if job.time is None:
-        return TimeConfig(start=_EPOCH, step_s=1 / need.rate_hz)
+        return grid_of(need)
     return TimeConfig(column=job.time, format=job.time_format)
+
+
+def grid_of(need: StreamSpec) -> TimeConfig:
+    """Return the times of rows that have none: the model's rate, from 1970 on."""
+    return TimeConfig(start=_EPOCH, step_s=1 / need.rate_hz)
 
 
 def as_kept_dtype(samples: np.ndarray) -> np.ndarray:

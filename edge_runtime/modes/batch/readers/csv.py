@@ -41,8 +41,7 @@ class CsvReader:
         """Yield all rows from row ``first`` on, in blocks of the CSV reader's own size."""
         try:
             for found in self._rows.blocks(first):
-                yield self._block(found, first)
-                first += len(found)
+                yield self._block(found)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise self._unreadable(error) from error
 
@@ -50,11 +49,10 @@ class CsvReader:
         """Close the file."""
         self._file.close()
 
-    def _block(self, rows: NumberedRows, first: int) -> Block:
-        times = self._rows.times(rows)
+    def _block(self, rows: NumberedRows) -> Block:
         return Block(
             as_kept_dtype(self._rows.samples(rows)),
-            self._config.time.grid(len(rows), first) if times is None else times,
+            self._rows.times(rows),
             {
                 name: np.array([*(row[place] for _, row in rows), None], object)[:-1]
                 for name, place in self._kept.items()

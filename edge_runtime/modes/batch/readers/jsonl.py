@@ -53,7 +53,7 @@ class JsonLinesReader:
                 full = [one for one in lines if not one.isspace()]
                 skipped = min(len(full), max(0, first - row))
                 if len(full) > skipped:
-                    yield self._block(self._decoded(full[skipped:], lines, line), row + skipped)
+                    yield self._block(self._decoded(full[skipped:], lines, line))
                 row += len(full)
                 line += len(lines)
         except OSError as error:
@@ -102,20 +102,20 @@ class JsonLinesReader:
                 )
         return SourceError("a line cannot be read", where=str(self._path))
 
-    def _block(self, rows: Sequence[Any], first: int) -> Block:
+    def _block(self, rows: Sequence[Any]) -> Block:
         tuples = [msgspec.structs.astuple(row) for row in rows]
         width = len(self._channels)
         samples = np.array([row[:width] for row in tuples], np.float64).reshape(-1, width)
-        instants = None
+        time_ns = None
         rest = width
         if self._time.column is not None:
             instants = np.array([row[width] for row in tuples])
+            time_ns = times(self._time, instants, len(rows), self._path)
             rest += 1
-        grid = self._time.grid(len(rows), first) if instants is None else None
         with np.errstate(over="ignore"):
             return Block(
                 samples.astype(np.float32),
-                times(self._time, instants, len(rows), self._path) if grid is None else grid,
+                time_ns,
                 {
                     name: np.array([*(_text(row[rest + i]) for row in tuples), None], object)[:-1]
                     for i, name in enumerate(self._keep)

@@ -28,7 +28,7 @@ class NpzReader:
         )
         track = read_npz(config, need)
         self._samples = as_kept_dtype(track.samples)
-        self._time_ns = track.time_ns
+        self._time_ns = None if job.time is None else track.time_ns
         self._kept = _kept(job, len(self._samples)) if job.keep else {}
         self.rows: int | None = len(self._samples)
         self.kept: Schema = {
@@ -43,7 +43,7 @@ class NpzReader:
             part = slice(begin, begin + rows)
             yield Block(
                 self._samples[part],
-                self._time_ns[part],
+                None if self._time_ns is None else self._time_ns[part],
                 {name: array[part] for name, array in self._kept.items()},
                 min(begin + rows, count) / count,
             )

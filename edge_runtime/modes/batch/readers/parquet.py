@@ -40,7 +40,7 @@ class ParquetReader:
         self.kept: Schema = {name: self._kept_type(name) for name in self._keep}
 
     def blocks(self, first: int, rows: int) -> Iterator[Block]:
-        """Yield all rows from row ``first`` on, exactly ``rows`` at a time."""
+        """Yield all rows from row ``first`` on, ``rows`` at a time; the first block may be shorter."""
         import pyarrow
 
         groups, row = self._groups_from(first)
@@ -80,9 +80,8 @@ class ParquetReader:
         with np.errstate(over="ignore"):
             for i, name in enumerate(self._channels):
                 samples[:, i] = batch.column(name).to_numpy(zero_copy_only=False)
-        if self._time_column is None:
-            time_ns = self._time.grid(len(batch), first)
-        else:
+        time_ns = None
+        if self._time_column is not None:
             instants = batch.column(self._time_column).to_numpy(zero_copy_only=False)
             time_ns = times(self._time, instants, len(batch), self._path)
         return Block(
