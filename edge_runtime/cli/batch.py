@@ -94,6 +94,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     add("--block", type=_count, metavar="N", help="windows the model answers at once")
     add("--threads", type=_count, default=1, metavar="N", help="threads inside one call")
     add("--accelerator", metavar="NAME", help="execution provider or delegate")
+    add("--shard-rows", type=_count, metavar="N", help="input rows that are scored as one")
     add("--workers", type=_count, metavar="N", help="threads that score; all cores by default")
 
 
@@ -117,6 +118,7 @@ def _job(args: argparse.Namespace, choice: Choice) -> BatchJob:
         keep=tuple(name for name in args.keep.split(",") if name),
         has_decisions=args.decisions,
         choice=choice,
+        shard_rows=args.shard_rows,
         workers=args.workers or max(1, (cores or 1) // args.threads),
     )
 

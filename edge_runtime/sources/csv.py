@@ -104,7 +104,9 @@ class CsvRows:
         numbered: Iterable[tuple[int, list[str]]] = (
             (reader.line_num, row) for row in reader if row
         )
-        rows = itertools.islice(itertools.chain(self._pending, numbered), first, self._config.last_row)
+        rows = itertools.islice(
+            itertools.chain(self._pending, numbered), first, self._config.last_row
+        )
         while block := list(itertools.islice(rows, _BLOCK_ROWS)):
             self._check_widths(block)
             yield block

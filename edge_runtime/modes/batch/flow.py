@@ -65,9 +65,7 @@ class Ahead(Generic[T]):
         return False
 
 
-def in_order(
-    items: Iterable[T], work: Callable[[W, T], R], workers: list[W]
-) -> Iterator[R]:
+def in_order(items: Iterable[T], work: Callable[[W, T], R], workers: list[W]) -> Iterator[R]:
     """Yield ``work(worker, item)`` for each item, in the order of the items.
 
     Each worker is used by one thread at a time; one more item than there are

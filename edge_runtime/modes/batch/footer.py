@@ -185,7 +185,7 @@ def _encoded(kind: int, value: Any) -> bytes:
     if kind == _DOUBLE:
         return bytes(value)
     if kind == _BINARY:
-        return _varint(len(value)) + value
+        return _varint(len(value)) + bytes(value)
     if kind in (_LIST, _SET):
         return _encoded_list(*value)
     return _encoded_struct(value)

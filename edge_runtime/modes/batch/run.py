@@ -243,9 +243,7 @@ class _Run:
         self._workspace = Workspace(self._targets, disk)
         facts = self._identity | {"effective_id": self.effective_id, "edge_runtime": __version__}
         self._facts = facts
-        self._output: Output = make_output(
-            job.output, self._workspace, self._schemas, facts, disk
-        )
+        self._output: Output = make_output(job.output, self._workspace, self._schemas, facts, disk)
         self._manifest: Manifest | None = None
         self._begun = self._position = Position()
         self._is_complete = False
@@ -344,9 +342,7 @@ class _Run:
             is_complete=self._is_complete,
         )
 
-    def _worked(
-        self, pipeline: Pipeline, shard: Shard
-    ) -> tuple[ShardResult, dict[str, Any]]:
+    def _worked(self, pipeline: Pipeline, shard: Shard) -> tuple[ShardResult, dict[str, Any]]:
         result = self._scorers.score(pipeline, shard)
         tables = {"estimates": result.estimates, "decisions": result.decisions}
         prepared = {

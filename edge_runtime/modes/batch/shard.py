@@ -139,7 +139,7 @@ def score_alone(shard: Shard, pipeline: Pipeline, model_block: int) -> ShardResu
     block, length = shard.block, pipeline.spec.window.length
     on_time = None if block.time_ns is None else _is_later(block.time_ns, shard.latest_ns)
     count = len(block) // length
-    samples = block.samples[: count * length].reshape(count, length, -1)
+    samples = block.samples[: count * length].reshape(count, length, block.samples.shape[1])
     is_good = np.ones(count, np.bool_) if on_time is None else on_time
     is_finite = _is_finite(samples)
     if is_finite is not None:
@@ -273,7 +273,7 @@ def _is_finite(samples: np.ndarray) -> np.ndarray | None:
     is_finite = np.isfinite(samples)
     if np.count_nonzero(is_finite) == samples.size:
         return None
-    found: np.ndarray = is_finite.all(axis=(1, 2))
+    found: np.ndarray = np.logical_and.reduce(is_finite, axis=(1, 2))
     return found
 
 

@@ -2,7 +2,7 @@
 
 | suffix | grows as | manifest |
 |---|---|---|
-| ``.parquet``, ``.csv`` | a file in ``OUT.parts`` that is only appended to | ``OUT.parts/manifest.db`` |
+| ``.parquet``, ``.csv`` | a file in ``OUT.parts``, only appended to | ``OUT.parts/manifest.db`` |
 | ``.sqlite``, ``.db``, ``.duckdb`` | a database in ``OUT.parts`` | tables in that database |
 """
 

@@ -83,7 +83,7 @@ class ParquetCodec:
 
         rows = to_arrow(table, schema).replace_schema_metadata({"edge_runtime": self._facts})
         sink = pa.BufferOutputStream()
-        texts = [name for name, kind in schema.items() if kind == "text"]
+        texts: Any = [name for name, kind in schema.items() if kind == "text"]
         parquet.write_table(rows, sink, compression="zstd", use_dictionary=texts)
         return part_of(sink.getvalue().to_pybytes())
 

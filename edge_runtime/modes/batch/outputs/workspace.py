@@ -124,11 +124,12 @@ def translated(path: Path, *more: type[Exception]) -> Iterator[None]:
         path: What is written.
         more: Further errors that a database raises.
     """
+    kinds: tuple[type[Exception], ...] = (OSError, sqlite3.Error, *more)
     try:
         yield
     except StoreError:
         raise
-    except (OSError, sqlite3.Error, *more) as error:
+    except kinds as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise StoreError(
             f"cannot write: {reason}",

@@ -51,7 +51,7 @@ class Reader(Protocol):
     kept: Schema
 
     def blocks(self, first: int, rows: int) -> Iterator[Block]:
-        """Yield all rows from row ``first`` on, about ``rows`` at a time.
+        """Yield all rows from row ``first`` on, best about ``rows`` at a time.
 
         Raises:
             SourceError: The file is damaged or holds something else.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 
 import numpy as np
@@ -31,14 +32,16 @@ class CsvReader:
         self.kept: Schema = dict.fromkeys(job.keep, "text")
         try:
             self._size = job.input.stat().st_size
-            self._file = job.input.open(encoding="utf-8-sig", newline="")
-            self._rows = CsvRows(self._file, self._config, need)
+            self._file = job.input.open("rb")
+            text = io.TextIOWrapper(self._file, encoding="utf-8-sig", newline="")
+            self._rows = CsvRows(text, self._config, need)
             self._kept = {name: position(name, self._rows.names, job.input) for name in job.keep}
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise self._unreadable(error) from error
 
     def blocks(self, first: int, rows: int) -> Iterator[Block]:
         """Yield all rows from row ``first`` on, in blocks of the CSV reader's own size."""
+        del rows
         try:
             for found in self._rows.blocks(first):
                 yield self._block(found)
@@ -57,7 +60,7 @@ class CsvReader:
                 name: np.array([*(row[place] for _, row in rows), None], object)[:-1]
                 for name, place in self._kept.items()
             },
-            self._file.buffer.tell() / max(1, self._size),
+            self._file.tell() / max(1, self._size),
         )
 
     def _unreadable(self, error: Exception) -> EdgeError:

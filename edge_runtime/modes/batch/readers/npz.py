@@ -20,7 +20,7 @@ class NpzReader:
     """Reads an ``.npz`` archive as a whole into memory. See `Reader`."""
 
     def __init__(self, job: BatchJob, need: StreamSpec) -> None:
-        columns = None
+        columns: dict[str, str | int] | None = None
         if job.array is None:
             columns = {name: job.columns.get(name, name) for name in need.names}
         config = NpzConfig(

@@ -27,7 +27,7 @@ class ParquetReader:
         self._path = job.input
         self._time = time_of(job, need)
         self._file = _open(job.input)
-        available = list(self._file.schema_arrow.names)
+        available: list[str] = list(self._file.schema_arrow.names)
 
         def column(name: str) -> str:
             return available[position(name, available, job.input)]
@@ -40,7 +40,7 @@ class ParquetReader:
         self.kept: Schema = {name: self._kept_type(name) for name in self._keep}
 
     def blocks(self, first: int, rows: int) -> Iterator[Block]:
-        """Yield all rows from row ``first`` on, ``rows`` at a time; the first block may be shorter."""
+        """Yield all rows from row ``first`` on, ``rows`` at a time but for the first block."""
         import pyarrow
 
         groups, row = self._groups_from(first)
@@ -96,8 +96,8 @@ class ParquetReader:
     def _common_dtype(self) -> np.dtype:
         """Return one dtype for all batches, whatever each of them holds."""
         types = [self._numeric(name) for name in self._channels]
-        common = np.result_type(*types)
-        return np.dtype(np.float32) if common.kind == "f" else common
+        common: np.dtype = np.result_type(*types)
+        return np.dtype(np.float32 if common.kind == "f" else common)
 
     def _numeric(self, name: str) -> np.dtype:
         import pyarrow.types as kinds
@@ -133,7 +133,7 @@ class ParquetReader:
         if kinds.is_boolean(kind):
             return "bool"
         if kinds.is_integer(kind) or kinds.is_floating(kind):
-            return np.dtype(kind.to_pandas_dtype()).name
+            return str(np.dtype(kind.to_pandas_dtype()))
         if kinds.is_timestamp(kind):
             return "int64"
         if kinds.is_string(kind) or kinds.is_large_string(kind):
