@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ def dense_onnx(sizes: Sequence[int], *, seed: int = 3) -> bytes:
     """
     random = np.random.default_rng(seed)
     nodes, constants, name = [], [], "x"
-    for i, (inputs, units) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (inputs, units) in enumerate(itertools.pairwise(sizes)):
         weights = random.normal(size=(inputs, units)) / np.sqrt(inputs)
         constants += [_constant(f"w{i}", weights), _constant(f"b{i}", np.zeros(units))]
         is_last = i == len(sizes) - 2

@@ -6,7 +6,7 @@ import contextlib
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
@@ -65,7 +65,9 @@ class Ahead(Generic[T]):
         return False
 
 
-def in_order(items: Iterable[T], work: Callable[[W, T], R], workers: list[W]) -> Iterator[R]:
+def in_order(
+    items: Iterable[T], work: Callable[[W, T], R], workers: list[W]
+) -> Generator[R, None, None]:
     """Yield ``work(worker, item)`` for each item, in the order of the items.
 
     Each worker is used by one thread at a time; one more item than there are

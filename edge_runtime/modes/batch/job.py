@@ -55,6 +55,8 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
 def identity(job: BatchJob, bundle: Bundle, shard_rows: int) -> dict[str, str]:
     """Return all that decides the output's bytes, by name.
 
+    Threads, workers and the block are not among it: they change no byte.
+
     Raises:
         SourceError: The input cannot be read.
     """
@@ -69,12 +71,13 @@ def identity(job: BatchJob, bundle: Bundle, shard_rows: int) -> dict[str, str]:
             expected="a Parquet, CSV, NPZ or JSON lines file",
             remedy="Check the path and its permissions.",
         ) from error
+    choice = job.choice
     columns = {"map": job.columns, "time": job.time, "format": job.time_format, "array": job.array}
     return {
         "bundle": f"{bundle.ref} {bundle.digest}",
         "input": f"{job.input.resolve()}, {status.st_size} bytes, {status.st_mtime_ns}, {head}",
         "columns": msgspec.json.encode([columns, job.keep, job.has_decisions]).decode(),
-        "choice": msgspec.json.encode(job.choice).decode(),
+        "model": " ".join(filter(None, (choice.backend, choice.artefact, choice.accelerator))),
         "shard_rows": str(shard_rows),
     }
 

@@ -11,6 +11,7 @@ import msgspec
 from edge_runtime.backends import open_session
 from edge_runtime.bundle import Bundle
 from edge_runtime.clock import SystemClock
+from edge_runtime.errors import SourceError
 from edge_runtime.modes.batch.disk import Disk
 from edge_runtime.modes.batch.flow import Ahead, in_order
 from edge_runtime.modes.batch.job import (
@@ -299,7 +300,7 @@ class _Run:
         committed_s = self._seconds
         with contextlib.closing(Ahead(shards, _READ_AHEAD)) as ahead:
             done = in_order(ahead, self._worked, self._scorers.pipelines)
-            with contextlib.closing(done):  # type: ignore[type-var]
+            with contextlib.closing(done):
                 for result, prepared in done:
                     for table, part in prepared.items():
                         self._output.append(table, part)
@@ -311,8 +312,13 @@ class _Run:
         self._is_complete = True
 
     def end(self) -> None:
-        """Commit; where everything is scored, complete the output and name it."""
+        """Commit; where everything is scored, complete the output and name it.
+
+        Raises:
+            SourceError: The input was changed while it was read.
+        """
         self._commit()
+        self._check_unchanged()
         if self._is_complete and self._manifest is not None:
             self._output.seal(self._manifest)
             self._publish()
@@ -351,6 +357,16 @@ class _Run:
             if table in self._schemas and len(rows)
         }
         return result, prepared
+
+    def _check_unchanged(self) -> None:
+        found = identity(self._job, self._bundle, self._scorers.shard_rows)["input"]
+        if found != self._identity["input"]:
+            raise SourceError(
+                f"was changed while it was read; it is {found}",
+                where=str(self._job.input),
+                expected=self._identity["input"],
+                remedy="Wait until it is complete, and start over with --fresh.",
+            )
 
     def _commit(self) -> None:
         if self._manifest is not None:

@@ -32,6 +32,7 @@ __all__ = [
 
 _VALUES = 1 << 21
 _MOST_ROWS = 1 << 17
+_UNIT = 1024
 _FRAME_ROWS = 8192
 _FRAME_VALUES = 65536
 
@@ -84,10 +85,13 @@ def is_independent(spec: ModelSpec, state: StateKind, *, has_times: bool) -> boo
 
 
 def shard_rows(spec: ModelSpec, block: int) -> int:
-    """Return how many rows a shard has: whole blocks of windows, about 8 MiB of samples."""
-    unit = block * spec.window.hop
+    """Return how many rows a shard has: about 8 MiB of samples, and at least a block of windows.
+
+    Blocks up to 1024 do not change it: a run may go on with another one.
+    """
     most = min(_MOST_ROWS, _VALUES // len(spec.stream.channels))
-    return max(1, most // unit) * unit
+    unit = spec.window.hop * (_UNIT if most >= _UNIT * spec.window.hop else 1)
+    return max(most // unit * unit, block * spec.window.hop)
 
 
 def shards_of(

@@ -321,6 +321,19 @@ def test_a_stopped_run_says_so_and_goes_on(job: BatchJob, make_bundle: Any) -> N
     assert (done.resumed_from, done.rows, done.is_complete) == (32, 300, True)
 
 
+def test_another_block_goes_on(job: BatchJob, make_bundle: Any, tmp_path: Path) -> None:
+    """Blocks, threads and workers change no byte, so a run may go on with others."""
+    whole = msgspec.structs.replace(job, output=tmp_path / "whole.parquet")
+    run_batch(whole, make_bundle())
+    other = Choice(block=7, threads=2)
+
+    run_batch(job, make_bundle(), is_stopping=lambda: True)
+    report = run_batch(msgspec.structs.replace(job, choice=other, workers=2), make_bundle())
+
+    assert report.resumed_from == 32
+    assert job.output.read_bytes() == whole.output.read_bytes()
+
+
 # --- refusing -------------------------------------------------------------------------------
 
 
@@ -347,6 +360,20 @@ def test_a_changed_input_does_not_go_on(
 
     with pytest.raises(ConfigError, match="the input"):
         run_batch(job, make_bundle())
+
+
+def test_an_input_that_changes_while_it_is_read_is_an_error(
+    job: BatchJob, make_bundle: Any
+) -> None:
+    """Nobody can say what the answers are about, so no output appears."""
+
+    def on_progress(_: Progress) -> None:
+        job.input.touch()
+
+    with pytest.raises(SourceError, match="changed while it was read"):
+        run_batch(job, make_bundle(), on_progress=on_progress)
+
+    assert not job.output.exists()
 
 
 @pytest.mark.parametrize("suffix", OUTPUTS)
