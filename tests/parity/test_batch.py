@@ -16,7 +16,7 @@ from edge_runtime.backends.reference import Reference
 from edge_runtime.bundle import load_bundle
 from edge_runtime.modes.batch import Shard, ShardResult, score_alone, score_shard, shards_of
 from edge_runtime.modes.batch.readers import Block
-from edge_runtime.modes.batch.shard import is_independent
+from edge_runtime.modes.batch.shard import block_in_order, is_independent, shard_rows
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.ports import Choice, SessionOptions
 from edge_runtime.spec import (
@@ -149,7 +149,7 @@ def in_order(pipelines: Sequence[Pipeline], shards: Sequence[Shard]) -> list[Sha
     results: list[ShardResult] = []
     snapshot = None
     for shard, pipeline in zip(shards, itertools.cycle(pipelines)):
-        results.append(score_shard(shard, pipeline, snapshot))
+        results.append(score_shard(shard, pipeline, snapshot, model_block=BLOCK))
         snapshot = results[-1].snapshot
     return results
 
@@ -257,3 +257,32 @@ def test_a_real_model_answers_large_blocks_as_it_answers_rows(version: str, back
     found = score_alone(shard, pipeline(1024), 1024).estimates.columns
 
     assert found["value"].tobytes() == b"".join(value.tobytes() for value in expected)
+
+
+def test_frames_in_order_complete_whole_blocks() -> None:
+    """After the first frame a session is asked for blocks alone, whatever the hop."""
+    pipeline = pipeline_of(5, 3)
+    session = pipeline._scorer._session
+    sizes: list[int] = []
+    run = session.run
+
+    def counted(batch: np.ndarray) -> np.ndarray:
+        sizes.append(len(batch))
+        return run(batch)
+
+    session.run = counted  # type: ignore[method-assign]
+    rows = shard_rows(pipeline.spec, BLOCK)
+    frame = stream_of(2 * rows, 1, "float32", has_faults=False)
+
+    in_order([pipeline], list(shards_of(blocks_of(frame, [], has_times=True), rows)))
+
+    assert sum(sizes) == (len(frame) - 5) // 3 + 1
+    assert sizes.count(1) < BLOCK and set(sizes) == {1, BLOCK}
+
+
+@pytest.mark.parametrize(
+    ("hop", "block", "expected"), [(1, 1024, 1024), (3, 4096, 2048), (8191, 32, 1), (9000, 32, 1)]
+)
+def test_blocks_in_order_fit_into_a_frame(hop: int, block: int, expected: int) -> None:
+    """A block that no frame completes would leave every window alone."""
+    assert block_in_order(pipeline_of(1, hop).spec, block) == expected

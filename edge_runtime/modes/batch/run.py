@@ -33,6 +33,7 @@ from edge_runtime.modes.batch.readers import Reader, open_reader
 from edge_runtime.modes.batch.shard import (
     Shard,
     ShardResult,
+    block_in_order,
     is_independent,
     score_alone,
     score_shard,
@@ -49,7 +50,6 @@ __all__ = ["BatchReport", "OnProgress", "Progress", "Scorers", "run_batch"]
 
 _READ_AHEAD = 2
 _COMMIT_S = 1.0
-_FRAME_WINDOWS = 1024
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -197,7 +197,7 @@ class Scorers:
         alone = is_independent(spec, first.state_kind, has_times=job.time is not None)
         self.is_independent = alone and not job.has_decisions
         if not self.is_independent:
-            choice = msgspec.structs.replace(choice, block=min(choice.block, _FRAME_WINDOWS))
+            choice = msgspec.structs.replace(choice, block=block_in_order(spec, choice.block))
         self.block = choice.block
         count = max(1, job.workers) if self.is_independent else 1
         self._sessions = [first, *(open_session(bundle, choice) for _ in range(count - 1))]
@@ -208,7 +208,7 @@ class Scorers:
         """Score a shard; in order unless `is_independent`."""
         if self.is_independent:
             return score_alone(shard, pipeline, self.block)
-        return score_shard(shard, pipeline)
+        return score_shard(shard, pipeline, model_block=self.block)
 
     def close(self) -> None:
         """Free the models."""

@@ -23,6 +23,7 @@ from edge_runtime.types import Decision, Estimates, Frame, StateKind, Table, Win
 __all__ = [
     "Shard",
     "ShardResult",
+    "block_in_order",
     "is_independent",
     "score_alone",
     "score_shard",
@@ -104,13 +105,25 @@ def shards_of(
         latest_ns = _latest(block, latest_ns)
 
 
-def score_shard(shard: Shard, pipeline: Pipeline, snapshot: bytes | None = None) -> ShardResult:
-    """Score a shard in order; what comes out depends on the arguments alone.
+def block_in_order(spec: ModelSpec, block: int) -> int:
+    """Return how many windows the model can answer at once where shards go in order.
+
+    A power of two if it is smaller than ``block``, so that frames fill shards.
+    """
+    most = _frame_limit(spec) // spec.window.hop
+    return block if block <= most else 1 << max(0, most.bit_length() - 1)
+
+
+def score_shard(
+    shard: Shard, pipeline: Pipeline, snapshot: bytes | None = None, *, model_block: int = 1
+) -> ShardResult:
+    """Score a shard in order; what comes out depends on the other arguments alone.
 
     Args:
         shard: The rows.
         pipeline: Any pipeline of the base, used by one thread.
         snapshot: Where the shard before it ended; None goes on where ``pipeline`` is.
+        model_block: Windows that its session answers at once; frames are cut to suit it.
 
     Raises:
         ModelError: The model fails, or the snapshot is of another base.
@@ -119,7 +132,7 @@ def score_shard(shard: Shard, pipeline: Pipeline, snapshot: bytes | None = None)
     if snapshot is not None:
         pipeline.restore(snapshot)
     before = pipeline.discarded
-    outputs = list(pipeline.run(_frames(shard, pipeline)))
+    outputs = list(pipeline.run(_frames(shard, pipeline, model_block)))
     estimates = [output.estimates for output in outputs if len(output.estimates)]
     decisions = [decision for output in outputs for decision in output.decisions]
     discarded = {name: n - before.get(name, 0) for name, n in pipeline.discarded.items()}
@@ -190,17 +203,22 @@ def _windows(windows: Windows, count: int) -> Windows:
     )
 
 
-def _frames(shard: Shard, pipeline: Pipeline) -> Iterator[Frame]:
-    """Yield frames of the length that the pipeline takes in one go."""
+def _frames(shard: Shard, pipeline: Pipeline, model_block: int) -> Iterator[Frame]:
+    """Yield frames that the pipeline takes in one go, and that complete whole blocks."""
     need = pipeline.spec.stream
     time_ns = shard.block.time_ns
     if time_ns is None:
         time_ns = grid_of(need).grid(len(shard.block), shard.first)
-    block, channels = shard.block, len(need.channels)
-    rows = max(1, min(_FRAME_ROWS, _FRAME_VALUES // channels))
+    block, limit = shard.block, _frame_limit(pipeline.spec)
+    unit = model_block * pipeline.spec.window.hop
+    rows = limit // unit * unit or limit
     for first in range(0, len(block), rows):
         part = slice(first, first + rows)
         yield Frame(pipeline.stream, shard.first + first, time_ns[part], block.samples[part])
+
+
+def _frame_limit(spec: ModelSpec) -> int:
+    return max(1, min(_FRAME_ROWS, _FRAME_VALUES // len(spec.stream.channels)))
 
 
 def _result(

@@ -97,7 +97,7 @@ class ParquetReader:
         """Return one dtype for all batches, whatever each of them holds."""
         types = [self._numeric(name) for name in self._channels]
         common: np.dtype = np.result_type(*types)
-        return np.dtype(np.float32 if common.kind == "f" else common)
+        return common if common.kind != "f" else np.dtype(np.float32)
 
     def _numeric(self, name: str) -> np.dtype:
         import pyarrow.types as kinds
@@ -106,7 +106,7 @@ class ParquetReader:
         if kinds.is_floating(kind) or (kinds.is_integer(kind) and self._may_be_null(name)):
             return np.dtype(np.float32)
         if kinds.is_integer(kind):
-            return np.dtype(kind.to_pandas_dtype())
+            return np.dtype(str(kind))
         raise SourceError(
             f"column {name!r} is {kind}",
             where=str(self._path),
