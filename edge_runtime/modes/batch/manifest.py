@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.modes.batch.faults import translated
 
 __all__ = ["Manifest", "Position"]
 
@@ -50,25 +52,28 @@ class Manifest:
 
     Args:
         connection: In autocommit mode; transactions are the caller's.
+        path: The database, for messages.
+        errors: What it raises beside ``sqlite3.Error``.
     """
 
-    def __init__(self, connection: Any) -> None:
-        self._run = connection.execute
+    def __init__(self, connection: Any, path: Path, *errors: type[Exception]) -> None:
+        self._connection = connection
+        self._path = path
+        self._errors = errors
 
     @property
     def exists(self) -> bool:
         """Whether a job has begun here."""
         # DuckDB answers to SQLite's catalogue too.
-        found = self._run("SELECT count(*) FROM sqlite_master WHERE name='batch'")
-        return bool(found.fetchone()[0])
+        return bool(self._run("SELECT count(*) FROM sqlite_master WHERE name='batch'")[0][0])
 
     def begin(self, facts: Mapping[str, str]) -> None:
         """Make the tables and note facts about the job."""
         for statement in _TABLES:
-            self._run(statement)
+            self._change(statement)
         for fact in facts.items():
-            self._run("INSERT INTO batch VALUES (?, ?)", fact)
-        self._run("INSERT INTO batch_position VALUES (?)", (_encoded(Position()),))
+            self._change("INSERT INTO batch VALUES (?, ?)", fact)
+        self._change("INSERT INTO batch_position VALUES (?)", (_encoded(Position()),))
 
     def check(self, identity: Mapping[str, str], where: str) -> None:
         """See that the job begun here is this one.
@@ -89,26 +94,26 @@ class Manifest:
 
     def save(self, position: Position) -> None:
         """Note how far the job has come."""
-        self._run("UPDATE batch_position SET value=?", (_encoded(position),))
+        self._change("UPDATE batch_position SET value=?", (_encoded(position),))
 
     def position(self) -> Position:
         """Return how far the job has come."""
-        found = self._run("SELECT value FROM batch_position").fetchone()
-        return msgspec.json.decode(found[0], type=Position)
+        found = self._run("SELECT value FROM batch_position")
+        return msgspec.json.decode(found[0][0], type=Position)
 
     def add_part(self, file: str, position: int, footer: bytes) -> None:
         """Note where a part of a file begins."""
-        self._run("INSERT INTO batch_part VALUES (?, ?, ?)", (file, position, footer))
+        self._change("INSERT INTO batch_part VALUES (?, ?, ?)", (file, position, footer))
 
     def parts(self, file: str) -> list[tuple[int, bytes]]:
         """Return position and footer of each part of a file, in order."""
         query = "SELECT position, footer FROM batch_part WHERE file=? ORDER BY position"
-        return [(row[0], bytes(row[1])) for row in self._run(query, (file,)).fetchall()]
+        return [(row[0], bytes(row[1])) for row in self._run(query, (file,))]
 
     def seal(self) -> None:
         """Note that nothing more comes; what only a resume needs goes."""
-        self._run("INSERT INTO batch VALUES (?, ?)", (_SEALED, "yes"))
-        self._run("DROP TABLE batch_part")
+        self._change("INSERT INTO batch VALUES (?, ?)", (_SEALED, "yes"))
+        self._change("DROP TABLE batch_part")
 
     @property
     def is_sealed(self) -> bool:
@@ -116,7 +121,16 @@ class Manifest:
         return _SEALED in self._facts()
 
     def _facts(self) -> dict[str, str]:
-        return dict(self._run("SELECT name, value FROM batch").fetchall())
+        return dict(self._run("SELECT name, value FROM batch"))
+
+    def _change(self, statement: str, values: tuple[Any, ...] = ()) -> None:
+        with translated(self._path, *self._errors):
+            self._connection.execute(statement, values)
+
+    def _run(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        with translated(self._path, *self._errors):
+            found: list[tuple[Any, ...]] = self._connection.execute(query, values).fetchall()
+        return found
 
 
 def _encoded(position: Position) -> str:

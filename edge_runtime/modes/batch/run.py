@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import msgspec
@@ -165,11 +165,12 @@ def run_batch(
         run = _Run(job, bundle, scorers, reader, clock or SystemClock(), disk)
         stack.callback(run.close)
         if run.open(is_fresh=is_fresh, may_overwrite=may_overwrite):
-            for _ in run.written(commit_s):
-                if on_progress is not None:
-                    on_progress(run.progress)
-                if is_stopping is not None and is_stopping():
-                    break
+            with contextlib.closing(run.written(commit_s)) as written:
+                for _ in written:
+                    if on_progress is not None:
+                        on_progress(run.progress)
+                    if is_stopping is not None and is_stopping():
+                        break
             run.end()
         return run.report
 
@@ -278,20 +279,20 @@ class _Run:
         workspace.open(is_fresh=is_fresh)
         manifest = self._manifest = self._output.open()
         if not manifest.exists:
-            workspace.check_free(may_overwrite=may_overwrite)
             self._output.begin(manifest, self._facts)
         manifest.check(self._identity, str(workspace.folder))
         self._begun = self._position = manifest.position()
-        if manifest.is_sealed:
+        is_sealed = manifest.is_sealed
+        workspace.check_free(may_overwrite=may_overwrite, is_sealed=is_sealed)
+        if is_sealed:
             self._publish()
             return False
-        workspace.check_free(may_overwrite=may_overwrite)
         self._output.resume(self._position)
         if self._position.snapshot is not None:
             self._scorers.pipelines[0].restore(self._position.snapshot)
         return True
 
-    def written(self, commit_s: float) -> Iterator[None]:
+    def written(self, commit_s: float) -> Generator[None, None, None]:
         """Score and write shard by shard; control comes back after each."""
         begun = self._begun
         rows = self._scorers.shard_rows

@@ -120,14 +120,20 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(
     ]
 
 
-def test_a_file_that_may_not_grow_is_said_so(rows: Path, tmp_path: Path) -> None:
-    """A real limit of the system on a file's size, met in the middle of the output."""
-    output = tmp_path / "scores.csv"
+@pytest.mark.parametrize(
+    ("suffix", "most_bytes"),
+    [(".csv", 16500), (".parquet", 9000), (".sqlite", 16500), (".duckdb", 16500)],
+)
+def test_a_file_that_may_not_grow_is_said_so(
+    suffix: str, most_bytes: int, rows: Path, tmp_path: Path
+) -> None:
+    """A real limit of the system on a file's size, met while the output grows."""
+    output = tmp_path / f"scores{suffix}"
     script = (
         "import resource, signal, sys\n"
         "from edge_runtime.cli import main\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({most_bytes}, {most_bytes}))\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
 

@@ -7,15 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from edge_runtime.modes.batch.faults import check_same, identity_of, transaction, translated
 from edge_runtime.modes.batch.job import Schema
 from edge_runtime.modes.batch.manifest import Manifest, Position
-from edge_runtime.modes.batch.outputs.workspace import (
-    Workspace,
-    check_same,
-    identity_of,
-    transaction,
-    translated,
-)
+from edge_runtime.modes.batch.outputs.workspace import Workspace
 from edge_runtime.types import Table
 
 __all__ = ["DatabaseOutput", "Dialect"]
@@ -73,7 +68,7 @@ class DatabaseOutput:
         with self._translated():
             self._connection = self._dialect.connect(self._path)
             self._identity = identity_of(self._path.stat())
-        return Manifest(self._connection)
+        return Manifest(self._connection, self._path, *self._dialect.errors)
 
     def begin(self, manifest: Manifest, facts: Mapping[str, str]) -> None:
         """Make the tables and note what the job is."""

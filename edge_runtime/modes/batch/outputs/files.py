@@ -12,18 +12,13 @@ import msgspec
 
 from edge_runtime.errors import StoreError
 from edge_runtime.modes.batch.disk import Disk
+from edge_runtime.modes.batch.faults import check_same, identity_of, transaction, translated
 from edge_runtime.modes.batch.footer import Part
 from edge_runtime.modes.batch.job import Schema
 from edge_runtime.modes.batch.manifest import Manifest, Position
 from edge_runtime.modes.batch.outputs.codecs import Codec
 from edge_runtime.modes.batch.outputs.sqlite import open_sqlite
-from edge_runtime.modes.batch.outputs.workspace import (
-    Workspace,
-    check_same,
-    identity_of,
-    transaction,
-    translated,
-)
+from edge_runtime.modes.batch.outputs.workspace import Workspace
 from edge_runtime.types import Table
 
 __all__ = ["FileOutput"]
@@ -57,7 +52,7 @@ class FileOutput:
         path = self._workspace.folder / "manifest.db"
         with translated(path):
             self._connection = open_sqlite(path)
-        return Manifest(self._connection)
+        return Manifest(self._connection, path)
 
     def begin(self, manifest: Manifest, facts: Mapping[str, str]) -> None:
         """Note what the job is."""

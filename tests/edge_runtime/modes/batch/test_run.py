@@ -67,6 +67,19 @@ class CrashingDisk(Disk):
             raise Crash
 
 
+class CrashingRename(Disk):
+    """Dies before the n-th rename."""
+
+    def __init__(self, at: int) -> None:
+        self._left = at
+
+    def rename(self, path: Path, to: Path) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise Crash
+        super().rename(path, to)
+
+
 class FullDisk(Disk):
     """Has no room for the n-th write."""
 
@@ -441,6 +454,45 @@ def test_an_output_that_goes_away_is_noticed(
     run_batch(job, make_bundle(), is_fresh=True)
 
     assert job.output.exists()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "name"),
+    [(".csv", "manifest.db"), (".parquet", "manifest.db"), (".sqlite", ""), (".duckdb", "")],
+)
+def test_a_damaged_manifest_is_an_error(
+    suffix: str, name: str, job: BatchJob, make_bundle: Any, tmp_path: Path
+) -> None:
+    """What an earlier run has done cannot be told: only starting over helps."""
+    job = msgspec.structs.replace(job, output=tmp_path / f"out{suffix}")
+    run_batch(job, make_bundle(), is_stopping=lambda: True)
+    manifest = tmp_path / f"out{suffix}.parts" / (name or f"out{suffix}")
+    manifest.write_bytes(bytes(len(manifest.read_bytes()) - 1) + b"x")
+
+    with pytest.raises(StoreError, match="--fresh"):
+        run_batch(job, make_bundle())
+
+    assert run_batch(job, make_bundle(), is_fresh=True).is_complete
+
+
+@pytest.mark.parametrize("table", ["estimates", "decisions"])
+def test_a_file_put_there_before_the_last_rename_stays(
+    table: str, job: BatchJob, make_bundle: Any
+) -> None:
+    """Somebody else's file under the output's name is not overwritten by a late rename."""
+    decided = job.output.with_suffix(".decisions.parquet")
+    with contextlib.suppress(Crash):
+        run_batch(job, make_bundle(), disk=CrashingRename(2 if table == "decisions" else 1))
+    theirs = decided if table == "decisions" else job.output
+    theirs.write_bytes(b"theirs")
+
+    with pytest.raises(ConfigError, match="the output exists"):
+        run_batch(job, make_bundle())
+
+    assert theirs.read_bytes() == b"theirs"
+    theirs.unlink()
+    assert run_batch(job, make_bundle()).is_complete
+    assert job.output.exists() and decided.exists()
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".sqlite"])
