@@ -77,4 +77,5 @@ def grid_of(need: StreamSpec) -> TimeConfig:
 
 def as_kept_dtype(samples: np.ndarray) -> np.ndarray:
     """Return floats as float32, as every window has them; other numbers as they are."""
-    return samples.astype(np.float32, copy=False) if samples.dtype.kind == "f" else samples
+    with np.errstate(over="ignore"):  # Too large is infinite, and counted as such.
+        return samples.astype(np.float32, copy=False) if samples.dtype.kind == "f" else samples

@@ -17,6 +17,8 @@ from edge_runtime.spec import StreamSpec
 
 __all__ = ["CsvReader"]
 
+_READABLE = "a CSV file in UTF-8"
+
 
 class CsvReader:
     """Reads a CSV file block by block; kept columns are text. See `Reader`."""
@@ -36,8 +38,10 @@ class CsvReader:
             text = io.TextIOWrapper(self._file, encoding="utf-8-sig", newline="")
             self._rows = CsvRows(text, self._config, need)
             self._kept = {name: position(name, self._rows.names, job.input) for name in job.keep}
+        except EdgeError:
+            raise
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise self._unreadable(error) from error
+            raise unreadable(self._config.path, error, _READABLE) from error
 
     def blocks(self, first: int, rows: int) -> Iterator[Block]:
         """Yield all rows from row ``first`` on, in blocks of the CSV reader's own size."""
@@ -45,8 +49,10 @@ class CsvReader:
         try:
             for found in self._rows.blocks(first):
                 yield self._block(found)
+        except EdgeError:
+            raise
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise self._unreadable(error) from error
+            raise unreadable(self._config.path, error, _READABLE) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -62,8 +68,3 @@ class CsvReader:
             },
             self._file.tell() / max(1, self._size),
         )
-
-    def _unreadable(self, error: Exception) -> EdgeError:
-        if isinstance(error, EdgeError):
-            return error
-        return unreadable(self._config.path, error, "a CSV file in UTF-8")

@@ -9,9 +9,9 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 
-from edge_runtime.errors import ConfigError, SourceError
+from edge_runtime.errors import ConfigError, EdgeError, SourceError
 from edge_runtime.modes.batch.job import BatchJob, Schema
-from edge_runtime.modes.batch.readers.block import Block, time_of
+from edge_runtime.modes.batch.readers.block import Block, as_kept_dtype, time_of
 from edge_runtime.registry import closest
 from edge_runtime.sources.columns import times, unreadable
 from edge_runtime.spec import StreamSpec
@@ -57,6 +57,8 @@ class JsonLinesReader:
                     yield self._block(self._decoded(full[skipped:], lines, line))
                 row += len(full)
                 line += len(lines)
+        except EdgeError:
+            raise
         except OSError as error:
             raise unreadable(self._path, error, "a file of JSON lines") from error
 
@@ -113,16 +115,15 @@ class JsonLinesReader:
             instants = np.array([row[width] for row in tuples])
             time_ns = times(self._time, instants, len(rows), self._path)
             rest += 1
-        with np.errstate(over="ignore"):
-            return Block(
-                samples.astype(np.float32),
-                time_ns,
-                {
-                    name: np.array([*(_text(row[rest + i]) for row in tuples), None], object)[:-1]
-                    for i, name in enumerate(self._keep)
-                },
-                self._file.tell() / max(1, self._size),
-            )
+        return Block(
+            as_kept_dtype(samples),
+            time_ns,
+            {
+                name: np.array([*(_text(row[rest + i]) for row in tuples), None], object)[:-1]
+                for i, name in enumerate(self._keep)
+            },
+            self._file.tell() / max(1, self._size),
+        )
 
     # --- members --------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from edge_runtime.spec import StreamSpec
 __all__ = ["ParquetReader"]
 
 _READABLE = "a Parquet file"
+_FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 
 class ParquetReader:
@@ -133,7 +134,7 @@ class ParquetReader:
         if kinds.is_boolean(kind):
             return "bool"
         if kinds.is_integer(kind) or kinds.is_floating(kind):
-            return str(np.dtype(kind.to_pandas_dtype()))
+            return _FLOATS.get(str(kind), str(kind))
         if kinds.is_timestamp(kind):
             return "int64"
         if kinds.is_string(kind) or kinds.is_large_string(kind):
