@@ -179,7 +179,8 @@ def _hand_loop(model: bytes, source: Path, target: Path) -> None:
     row = 0
     with target.open("wb") as file:
         writer = parquet.ParquetWriter(file, schema, compression="zstd", use_dictionary=False)
-        for batch in parquet.ParquetFile(source).iter_batches(BATCH_ROWS):
+        reader = parquet.ParquetFile(source, pre_buffer=False)
+        for batch in reader.iter_batches(BATCH_ROWS):
             x = np.stack([column.to_numpy() for column in batch.columns], axis=1)
             blocks = [x[i : i + FILE_BLOCK] for i in range(0, len(x), FILE_BLOCK)]
             scores = np.concatenate([session.run(["y"], {"x": block})[0] for block in blocks])

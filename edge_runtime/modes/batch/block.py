@@ -18,6 +18,7 @@ __all__ = ["with_proven_block"]
 
 _VALUES = 1 << 16
 _MOST = 1024
+_CALLS = 8
 _SLOW_NS = 300_000  # Above this, what a call costs besides the model no longer counts.
 
 
@@ -43,14 +44,25 @@ def with_proven_block(bundle: Bundle, choice: Choice, clock: Clock) -> Choice:
             Pipeline(spec, session, base=bundle.digest, block=size) for size in (1, block)
         )
         windows = _windows(golden, block)
-        alone.score_windows(_first(windows))  # The first call is slow.
-        started_ns = clock.monotonic_ns()
-        alone.score_windows(_first(windows))
-        if clock.monotonic_ns() - started_ns > _SLOW_NS:
+        if _quickest_ns(alone, windows, clock) > _SLOW_NS:
             return choice
         expected, found = alone.score_windows(windows), together.score_windows(windows)
     is_equal = expected.score.tobytes() == found.score.tobytes()
     return msgspec.structs.replace(choice, block=block) if is_equal else choice
+
+
+def _quickest_ns(pipeline: Pipeline, windows: Windows, clock: Clock) -> int:
+    """Time a single window; the quickest of some calls, for others are disturbed."""
+    one = slice(0, 1)
+    single = Windows(
+        windows.index[one], windows.start_ns[one], windows.end_ns[one], windows.samples[one]
+    )
+    taken_ns = []
+    for _ in range(_CALLS):
+        started_ns = clock.monotonic_ns()
+        pipeline.score_windows(single)
+        taken_ns.append(clock.monotonic_ns() - started_ns)
+    return min(taken_ns)
 
 
 def _windows(golden: np.ndarray, count: int) -> Windows:
@@ -60,10 +72,3 @@ def _windows(golden: np.ndarray, count: int) -> Windows:
         samples = (samples * loudness).astype(samples.dtype)
     times = np.zeros(count, np.int64)
     return Windows(times, times, times, samples)
-
-
-def _first(windows: Windows) -> Windows:
-    one = slice(0, 1)
-    return Windows(
-        windows.index[one], windows.start_ns[one], windows.end_ns[one], windows.samples[one]
-    )
