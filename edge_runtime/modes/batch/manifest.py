@@ -33,7 +33,6 @@ class Position(msgspec.Struct, frozen=True):
         latest_ns: Latest time so far.
         share: Share of the input that lies behind.
         lengths: Durable length of each file, in bytes.
-        shards: How many there were.
     """
 
     rows: int = 0
@@ -44,7 +43,6 @@ class Position(msgspec.Struct, frozen=True):
     latest_ns: int | None = None
     share: float = 0.0
     lengths: dict[str, int] = {}
-    shards: int = 0
 
 
 class Manifest:

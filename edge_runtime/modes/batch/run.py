@@ -240,7 +240,7 @@ class _Run:
         self._clock = clock
         self._started_ns = clock.monotonic_ns()
         self._identity = identity(job, bundle, scorers.shard_rows)
-        self._targets = targets_of(job.output, has_decisions=job.has_decisions)
+        self._targets = targets_of(job)
         self._schemas = _schemas(job, bundle.spec, reader.kept)
         self._workspace = Workspace(self._targets, disk)
         facts = self._identity | {"effective_id": self.effective_id, "edge_runtime": __version__}
@@ -399,5 +399,4 @@ def _after(position: Position, result: ShardResult) -> Position:
         snapshot=result.snapshot,
         latest_ns=result.latest_ns,
         share=result.share,
-        shards=position.shards + 1,
     )

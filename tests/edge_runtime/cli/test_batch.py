@@ -69,7 +69,7 @@ def test_discards_are_counted(
         (["-o", "scores.csv", "--map", "AT"], 2, "--map is 'AT'"),
         (["-o", "scores.csv", "--map", "AT=nothing"], 2, "no column 'nothing'"),
         (["-o", "scores.xls"], 2, "suffix is '.xls'"),
-        (["-o", "hours.csv"], 2, "the output exists"),
+        (["-o", "hours.csv", "--overwrite"], 2, "the output is the input"),
         (["-o", "scores.csv", "--backend", "nothing"], 1, "'nothing'"),
     ],
 )

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.modes.batch.disk import Disk
-from edge_runtime.modes.batch.job import Schema
+from edge_runtime.modes.batch.job import BatchJob, Schema
 from edge_runtime.modes.batch.manifest import Manifest, Position
 from edge_runtime.modes.batch.outputs.codecs import CsvCodec, ParquetCodec
 from edge_runtime.modes.batch.outputs.databases import DatabaseOutput
@@ -94,11 +94,24 @@ def check_output(path: Path) -> str:
     return suffix
 
 
-def targets_of(path: Path, *, has_decisions: bool) -> dict[str, Path]:
-    """Return the files to make, by table; a database is one file for all."""
-    if has_decisions and check_output(path) in _FILES:
-        return {"estimates": path, "decisions": path.with_suffix(f".decisions{path.suffix}")}
-    return {"estimates": path}
+def targets_of(job: BatchJob) -> dict[str, Path]:
+    """Return the files to make, by table; a database is one file for all.
+
+    Raises:
+        ConfigError: The input is one of them.
+    """
+    path = job.output
+    targets = {"estimates": path}
+    if job.has_decisions and check_output(path) in _FILES:
+        targets["decisions"] = path.with_suffix(f".decisions{path.suffix}")
+    if job.input.resolve() in [target.resolve() for target in targets.values()]:
+        raise ConfigError(
+            "the output is the input",
+            where=str(path),
+            expected="another file",
+            remedy="Choose another output; the input would be lost.",
+        )
+    return targets
 
 
 def make_output(

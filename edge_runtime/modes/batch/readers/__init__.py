@@ -42,6 +42,13 @@ def open_reader(job: BatchJob, need: StreamSpec) -> Reader:
             expected=f"one of {', '.join(_READERS)}",
             remedy="Rename the file, or convert it.",
         )
+    if job.array is not None and (make is not NpzReader or job.columns):
+        raise ConfigError(
+            f"--array is {job.array!r}",
+            where=str(job.input),
+            expected="an .npz, and no --map: its columns are the model's channels in order",
+            remedy="Leave out --array or --map.",
+        )
     unknown = sorted(job.columns.keys() - set(need.names))
     if unknown:
         raise ConfigError(

@@ -593,6 +593,7 @@ def test_a_truncated_parquet_with_a_sound_footer_is_an_error(
         ({"columns": {"z": "a"}}, "--map names 'z'"),
         ({"keep": ("nothing",)}, "no column 'nothing'"),
         ({"time": "when"}, "no column 'when'"),
+        ({"array": "all"}, "--array is 'all'"),
     ],
 )
 def test_wrong_usage_is_a_config_error(
@@ -603,6 +604,14 @@ def test_wrong_usage_is_a_config_error(
         run_batch(msgspec.structs.replace(job, **change), make_bundle())
 
     assert told.value.expected and told.value.remedy
+
+
+def test_the_input_is_never_the_output(job: BatchJob, make_bundle: Any) -> None:
+    """Not even to overwrite: the rows would be gone."""
+    job = msgspec.structs.replace(job, output=job.input)
+
+    with pytest.raises(ConfigError, match="the output is the input"):
+        run_batch(job, make_bundle(), may_overwrite=True)
 
 
 def test_a_missing_input_is_a_source_error(job: BatchJob, make_bundle: Any) -> None:
