@@ -23,6 +23,7 @@ Reader = Callable[[np.ndarray, np.ndarray], Reals]
 """Returns scores (n, labels) for answers and the tensors that were asked, both (n, …)."""
 
 _LARGEST_EXACT = 1 << 22
+_CACHED_VALUES = 1 << 14
 
 
 def reader_of(spec: ModelSpec, source: TensorSpec, target: TensorSpec) -> Reader:
@@ -68,12 +69,41 @@ def _error_of(source: TensorSpec, target: TensorSpec) -> Reader:
     if is_small and size <= _LARGEST_EXACT and source.shape == target.shape:
         return _ExactError(source, target, size)
 
+    if not (source.is_quantised or target.is_quantised):
+        return _FloatError(size)
+
     def error(answers: np.ndarray, asked: np.ndarray) -> Reals:
         rows = len(answers), -1
         seen, answered = asked.reshape(rows), answers.reshape(rows)
         return squared_error(dequantise(seen, source), dequantise(answered, target))
 
     return error
+
+
+class _FloatError:
+    """Mean squared error between two float tensors, a few rows at a time.
+
+    The differences of so many rows stay in the cache from one step to the next.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._rows = max(1, _CACHED_VALUES // size)
+        self._differences = np.empty((self._rows, size))
+
+    def __call__(self, answers: np.ndarray, asked: np.ndarray) -> Reals:
+        count = len(answers)
+        seen, answered = asked.reshape(count, -1), answers.reshape(count, -1)
+        if seen.shape != answered.shape:
+            return squared_error(seen.astype(np.float64), answered.astype(np.float64))
+        errors = np.empty((count, 1))
+        for first in range(0, count, self._rows):
+            rows = slice(first, first + self._rows)
+            difference = self._differences[: len(seen[rows])]
+            np.subtract(seen[rows], answered[rows], out=difference, dtype=np.float64)
+            difference *= difference
+            np.add.reduce(difference, axis=1, keepdims=True, out=errors[rows])
+        errors /= seen.shape[1]
+        return errors
 
 
 def _exact_dtype(source: TensorSpec, target: TensorSpec, size: int) -> type[np.floating[Any]]:
@@ -123,9 +153,13 @@ class _ExactError:
         return error
 
     def _of_many(self, answers: np.ndarray, asked: np.ndarray) -> Reals:
-        p, q = (one.reshape(len(one), -1).astype(np.float64) for one in (asked, answers))
-        sums = [np.add.reduce(one, axis=1) for one in (p * p, p * q, q * q, p, q)]
-        errors: Reals = np.maximum(0.0, self._mean(*sums))[:, None]
+        dtype = self._three.dtype
+        p, q = (one.reshape(len(one), -1).astype(dtype) for one in (asked, answers))
+        # Exact in any order, so that whatever is fastest may add them up.
+        products = [np.einsum("ij,ij->i", one, two) for one, two in ((p, p), (p, q), (q, q))]
+        sums = [np.einsum("ij->i", one) for one in (p, q)]
+        mean = self._mean(*(one.astype(np.float64) for one in (*products, *sums)))
+        errors: Reals = np.maximum(0.0, mean)[:, None]
         return errors
 
     def _mean(self, pp: Any, pq: Any, qq: Any, p: Any, q: Any) -> Any:

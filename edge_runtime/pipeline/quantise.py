@@ -11,6 +11,8 @@ from edge_runtime.types import TensorSpec
 
 __all__ = ["Quantiser", "dequantise", "quantise"]
 
+_CACHED_VALUES = 1 << 14
+
 
 def quantise(values: np.ndarray, tensor: TensorSpec) -> np.ndarray:
     """Map real values to the integers a quantised model expects.
@@ -72,7 +74,8 @@ class Quantiser:
     def __init__(self, tensor: TensorSpec) -> None:
         self._dtype = np.dtype(tensor.dtype)
         self._is_float = self._dtype.kind == "f"
-        self._work: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
+        self._integers: dict[tuple[int, ...], np.ndarray] = {}
+        self._reals: dict[tuple[int, ...], np.ndarray] = {}
         if not self._is_float:
             self._set_range(tensor)
 
@@ -84,7 +87,19 @@ class Quantiser:
         """
         if self._is_float:
             return np.ascontiguousarray(values, dtype=self._dtype)
-        real, integers = self._work_of(values.shape)
+        integers = self._integers_of(values.shape)
+        if values.size <= _CACHED_VALUES:
+            self._fill(values, integers)
+            return integers
+        # What is read again in the next step should still be in the cache.
+        rows = max(1, _CACHED_VALUES * len(values) // values.size)
+        for first in range(0, len(values), rows):
+            part = slice(first, first + rows)
+            self._fill(values[part], integers[part])
+        return integers
+
+    def _fill(self, values: np.ndarray, integers: np.ndarray) -> None:
+        real = self._real_of(values.shape)
         np.divide(values, self._scale, out=real)
         np.rint(real, out=real)
         np.add(real, self._zero_point, out=real)
@@ -93,16 +108,22 @@ class Quantiser:
         np.fmax(real, self._lowest, out=real)
         np.fmin(real, self._highest, out=real)
         np.copyto(integers, real, casting="unsafe")
-        return integers
 
-    def _work_of(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        found = self._work.get(shape)
+    def _integers_of(self, shape: tuple[int, ...]) -> np.ndarray:
+        found = self._integers.get(shape)
         if found is None:
             # Two shapes at most are in use: one window, and one full batch.
-            if len(self._work) >= 2:
-                self._work.clear()
-            found = np.empty(shape, self._real), np.empty(shape, self._dtype)
-            self._work[shape] = found
+            if len(self._integers) >= 2:
+                self._integers.clear()
+            found = self._integers[shape] = np.empty(shape, self._dtype)
+        return found
+
+    def _real_of(self, shape: tuple[int, ...]) -> np.ndarray:
+        found = self._reals.get(shape)
+        if found is None:
+            if len(self._reals) >= 4:
+                self._reals.clear()
+            found = self._reals[shape] = np.empty(shape, self._real)
         return found
 
     def _set_range(self, tensor: TensorSpec) -> None:

@@ -12,17 +12,18 @@ from msgspec import Meta
 
 from edge_runtime.errors import EdgeError, SourceError
 from edge_runtime.sources.columns import choose, position, unreadable
-from edge_runtime.sources.instants import parser_of
+from edge_runtime.sources.instants import TimeConfig, parser_of
 from edge_runtime.sources.recording import Recording, TableConfig, Track
 from edge_runtime.spec import StreamSpec
 
-__all__ = ["CsvConfig", "CsvSource", "read_csv"]
+__all__ = ["CsvConfig", "CsvRows", "CsvSource", "NumberedRows", "read_csv"]
 
 _BLOCK_ROWS = 8192
 _READABLE = "a CSV file in UTF-8"
 
 T = TypeVar("T")
 NumberedRows = Sequence[tuple[int, list[str]]]
+"""Cells of rows, each with the line it ends on."""
 
 
 class CsvConfig(TableConfig, frozen=True, kw_only=True):
@@ -55,53 +56,63 @@ def read_csv(config: CsvConfig, need: StreamSpec) -> Track:
     """
     try:
         with config.path.open(encoding="utf-8-sig", newline="") as file:
-            return _Reader(file, config, need).track()
+            return _track(CsvRows(file, config, need), config.time)
     except EdgeError:
         raise
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise unreadable(config.path, error, _READABLE) from error
 
 
-class _Reader:
+class CsvRows:
+    """Reads the needed columns of an open CSV file, block by block.
+
+    Args:
+        file: Opened with ``newline=""``; read by this object alone.
+        config: What the file looks like.
+        need: The channels.
+
+    Attributes:
+        names: Columns of the file, in order.
+
+    Raises:
+        ConfigError: There are no such columns.
+        SourceError: The file is empty.
+    """
+
     def __init__(self, file: TextIO, config: CsvConfig, need: StreamSpec) -> None:
         self._config = config
         self._rows = csv.reader(file, delimiter=config.delimiter, strict=True)
         first = next((row for row in self._rows if row), None)
         if first is None:
             raise unreadable(config.path, ValueError("the file is empty"), _READABLE)
-        self._names = first if config.has_header else [str(i) for i in range(len(first))]
+        self.names = first if config.has_header else [str(i) for i in range(len(first))]
         self._pending = [] if config.has_header else [(self._rows.line_num, first)]
         self._channels = [self._position(column) for column in choose(config, need)]
         column = config.time.column
         self._time = None if column is None else self._position(column)
 
     def _position(self, column: str | int) -> int:
-        return position(column, self._names, self._config.path)
+        return position(column, self.names, self._config.path)
 
-    def track(self) -> Track:
-        samples: list[np.ndarray] = []
-        times: list[np.ndarray] = []
-        for rows in self._blocks():
-            samples.append(self._samples(rows))
-            if self._time is not None:
-                times.append(self._times(rows, self._time))
-        joined = np.concatenate(samples) if samples else np.empty((0, len(self._channels)))
-        if self._time is None:
-            return Track(self._config.time.grid(len(joined)), joined)
-        return Track(np.concatenate(times) if times else np.empty(0, np.int64), joined)
+    def blocks(self, first: int = 0) -> Iterator[NumberedRows]:
+        """Yield data rows from row ``first`` on, up to ``last_row``.
 
-    def _blocks(self) -> Iterator[NumberedRows]:
+        Raises:
+            SourceError: A row has more or fewer cells than there are columns.
+        """
         reader = self._rows
         numbered: Iterable[tuple[int, list[str]]] = (
             (reader.line_num, row) for row in reader if row
         )
-        rows = itertools.islice(itertools.chain(self._pending, numbered), self._config.last_row)
+        rows = itertools.islice(
+            itertools.chain(self._pending, numbered), first, self._config.last_row
+        )
         while block := list(itertools.islice(rows, _BLOCK_ROWS)):
             self._check_widths(block)
             yield block
 
     def _check_widths(self, rows: NumberedRows) -> None:
-        width = len(self._names)
+        width = len(self.names)
         for line, row in rows:
             if len(row) != width:
                 raise SourceError(
@@ -111,17 +122,21 @@ class _Reader:
                     remedy="Perhaps the file is truncated, or the delimiter is another.",
                 )
 
-    def _samples(self, rows: NumberedRows) -> np.ndarray:
+    def samples(self, rows: NumberedRows) -> np.ndarray:
+        """Return the channels of a block, shape (n, channels), float64."""
         block = np.empty((len(rows), len(self._channels)))
         for i, column in enumerate(self._channels):
             block[:, i] = self._parse(rows, column, _number, "a number")
         return block
 
-    def _times(self, rows: NumberedRows, column: int) -> np.ndarray:
+    def times(self, rows: NumberedRows) -> np.ndarray | None:
+        """Return the times of a block, shape (n,), int64 ns; None without a time column."""
+        if self._time is None:
+            return None
         time = self._config.time
         parse = parser_of(time.format)
         return np.array(
-            self._parse(rows, column, parse, f"a time in format {time.format}"), np.int64
+            self._parse(rows, self._time, parse, f"a time in format {time.format}"), np.int64
         )
 
     def _parse(
@@ -140,11 +155,25 @@ class _Reader:
             return parse(row[column])
         except (ValueError, OverflowError) as error:
             raise SourceError(
-                f"cell of column {self._names[column]!r} is {row[column][:60]!r}",
+                f"cell of column {self.names[column]!r} is {row[column][:60]!r}",
                 where=f"{self._config.path}:{line}:{column + 1}",
                 expected=expected,
                 remedy="Correct the cell, or leave it empty where a sample is missing.",
             ) from error
+
+
+def _track(rows: CsvRows, time: TimeConfig) -> Track:
+    samples: list[np.ndarray] = []
+    times: list[np.ndarray] = []
+    for block in rows.blocks():
+        samples.append(rows.samples(block))
+        found = rows.times(block)
+        if found is not None:
+            times.append(found)
+    joined = np.concatenate(samples) if samples else rows.samples([])
+    if time.column is None:
+        return Track(time.grid(len(joined)), joined)
+    return Track(np.concatenate(times) if times else np.empty(0, np.int64), joined)
 
 
 def _number(text: str) -> float:

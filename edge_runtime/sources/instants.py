@@ -47,12 +47,12 @@ class TimeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 remedy="Give one of the two.",
             )
 
-    def grid(self, rows: int) -> np.ndarray:
-        """Return the times of rows 0 to ``rows`` (exclusive), shape (rows,), int64."""
+    def grid(self, rows: int, first: int = 0) -> np.ndarray:
+        """Return the times of ``rows`` rows from row ``first`` on, shape (rows,), int64."""
         if self.start is None or self.step_s is None:
             raise ValueError("times come from a column")
         step_ns = self.step_s * 1e9
-        steps: np.ndarray = np.arange(rows, dtype=np.int64)
+        steps: np.ndarray = np.arange(first, first + rows, dtype=np.int64)
         if step_ns == round(step_ns):
             steps *= round(step_ns)
         else:
