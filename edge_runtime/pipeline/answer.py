@@ -23,7 +23,7 @@ Reader = Callable[[np.ndarray, np.ndarray], Reals]
 """Returns scores (n, labels) for answers and the tensors that were asked, both (n, …)."""
 
 _LARGEST_EXACT = 1 << 22
-_CACHED_VALUES = 1 << 14
+_CACHED_VALUES = 1 << 16
 
 
 def reader_of(spec: ModelSpec, source: TensorSpec, target: TensorSpec) -> Reader:
@@ -88,7 +88,7 @@ class _FloatError:
 
     def __init__(self, size: int) -> None:
         self._rows = max(1, _CACHED_VALUES // size)
-        self._differences = np.empty((self._rows, size))
+        self._seen, self._answered = np.empty((2, self._rows, size))
 
     def __call__(self, answers: np.ndarray, asked: np.ndarray) -> Reals:
         count = len(answers)
@@ -98,8 +98,12 @@ class _FloatError:
         errors = np.empty((count, 1))
         for first in range(0, count, self._rows):
             rows = slice(first, first + self._rows)
-            difference = self._differences[: len(seen[rows])]
-            np.subtract(seen[rows], answered[rows], out=difference, dtype=np.float64)
+            used = slice(0, len(seen[rows]))
+            difference = self._seen[used]
+            # Converting first is quicker than a subtraction that converts.
+            difference[:] = seen[rows]
+            self._answered[used] = answered[rows]
+            difference -= self._answered[used]
             difference *= difference
             np.add.reduce(difference, axis=1, keepdims=True, out=errors[rows])
         errors /= seen.shape[1]
@@ -140,6 +144,8 @@ class _ExactError:
         self._asked = self._p.reshape(source.shape)
         self._answered = self._q.reshape(target.shape)
         self._two = self._three[1:]
+        many = max(1, _CACHED_VALUES // size), size
+        self._many_p, self._many_q = np.empty((2, *many), self._three.dtype)
 
     def __call__(self, answers: np.ndarray, asked: np.ndarray) -> Reals:
         if len(answers) > 1:
@@ -153,13 +159,19 @@ class _ExactError:
         return error
 
     def _of_many(self, answers: np.ndarray, asked: np.ndarray) -> Reals:
-        dtype = self._three.dtype
-        p, q = (one.reshape(len(one), -1).astype(dtype) for one in (asked, answers))
-        # Exact in any order, so that whatever is fastest may add them up.
-        products = [np.einsum("ij,ij->i", one, two) for one, two in ((p, p), (p, q), (q, q))]
-        sums = [np.einsum("ij->i", one) for one in (p, q)]
-        mean = self._mean(*(one.astype(np.float64) for one in (*products, *sums)))
-        errors: Reals = np.maximum(0.0, mean)[:, None]
+        rows = len(answers), -1
+        asked, answers = asked.reshape(rows), answers.reshape(rows)
+        sums = np.empty((5, len(answers)))
+        for first in range(0, len(answers), len(self._many_p)):
+            part = slice(first, first + len(self._many_p))
+            used = slice(0, len(asked[part]))
+            p, q = self._many_p[used], self._many_q[used]
+            p[:], q[:] = asked[part], answers[part]
+            # Exact in any order, so that whatever is fastest may add them up.
+            for total, one, two in zip(sums, (p, p, q), (p, q, q), strict=False):
+                total[part] = np.einsum("ij,ij->i", one, two)
+            sums[3, part], sums[4, part] = np.einsum("ij->i", p), np.einsum("ij->i", q)
+        errors: Reals = np.maximum(0.0, self._mean(*sums))[:, None]
         return errors
 
     def _mean(self, pp: Any, pq: Any, qq: Any, p: Any, q: Any) -> Any:

@@ -11,7 +11,7 @@ from edge_runtime.types import TensorSpec
 
 __all__ = ["Quantiser", "dequantise", "quantise"]
 
-_CACHED_VALUES = 1 << 14
+_CACHED_VALUES = 1 << 16
 
 
 def quantise(values: np.ndarray, tensor: TensorSpec) -> np.ndarray:

@@ -172,10 +172,13 @@ class Scorer:
         """
         count = len(tensor)
         if count == 1:
-            answers = self.session.run(tensor)
-        else:
-            answers = np.concatenate([self._run(tensor[rows]) for rows in self._blocks(count)])
-        if len(answers) != count:
+            return self._scored(self.session.run(tensor), tensor)
+        # Block by block, so that an answer is read while it is in the cache.
+        parts = (tensor[rows] for rows in self._blocks(count))
+        return np.concatenate([self._scored(self._run(part), part) for part in parts])
+
+    def _scored(self, answers: np.ndarray, tensor: np.ndarray) -> Reals:
+        if len(answers) != len(tensor):
             raise self._count_error(answers, tensor)
         scores = self._read(answers, tensor)
         if scores.shape[1] != len(self._spec.labels):
@@ -183,20 +186,24 @@ class Scorer:
         return scores
 
     def _blocks(self, count: int) -> Iterator[slice]:
-        """Split windows into whole blocks of proven sizes, a rest that pays, and single ones."""
+        """Split windows into whole blocks of proven sizes, and a rest."""
         first = 0
-        for size, least in ((self._block, self._block), (BATCH, self._micro_batch), (1, 1)):
+        for size, least in ((self._block, self._block), (BATCH, self._micro_batch)):
             while least <= count - first:
-                yield slice(first, first + size)
+                yield slice(first, min(first + size, count))
                 first += size
+        if first < count:
+            yield slice(first, count)
 
     def _run(self, tensor: np.ndarray) -> np.ndarray:
-        """Ask the session about a block; fill it up where it is short of a proven size."""
-        count = len(tensor)
-        if count in (1, BATCH, self._block):
-            return self.session.run(tensor)
+        """Ask the session about a block; fill up a rest where that pays, else go one by one."""
+        count, run = len(tensor), self.session.run
+        if count in (self._block, BATCH):
+            return run(tensor)
+        if count < self._micro_batch:
+            return np.concatenate([run(tensor[row : row + 1]) for row in range(count)])
         filler = np.broadcast_to(tensor[-1:], (BATCH - count, *tensor.shape[1:]))
-        return self.session.run(np.concatenate((tensor, filler)))[:count]
+        return run(np.concatenate((tensor, filler)))[:count]
 
     def _count_error(self, answers: np.ndarray, tensor: np.ndarray) -> ModelError:
         return ModelError(
