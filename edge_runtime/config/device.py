@@ -18,6 +18,7 @@ from edge_runtime.types import Isolation, Upload, check_name
 
 __all__ = [
     "DeviceConfig",
+    "MetricsConfig",
     "ModelConfig",
     "OutboxConfig",
     "StreamConfig",
@@ -60,6 +61,18 @@ class SyncConfig(_Config, frozen=True):
     keepalive_s: Annotated[int, Meta(ge=1, le=65535)] = 30
     inflight_frames: Annotated[int, Meta(ge=1, le=1000)] = 20
     bytes_per_s: Count | None = None
+
+
+class MetricsConfig(_Config, frozen=True):
+    """A page from which Prometheus takes what the device counts.
+
+    Attributes:
+        host: Address to listen on; the page has no password.
+        port: Its TCP port; 0 takes a free one.
+    """
+
+    host: NotEmpty = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 9108
 
 
 class OutboxConfig(_Config, frozen=True):
@@ -145,6 +158,7 @@ class _DeviceKeys(_Config, frozen=True):
     streams: Annotated[dict[str, StreamConfig], Meta(min_length=1)]
     sinks: tuple[dict[str, Any], ...] = ()
     sync: SyncConfig | None = None
+    metrics: MetricsConfig | None = None
     outbox: OutboxConfig = OutboxConfig()
     trust: TrustConfig | None = None
     watchdog_s: Annotated[float, Meta(ge=1)] = 30.0
@@ -160,6 +174,7 @@ class DeviceConfig(_DeviceKeys, frozen=True):
         streams: By name.
         sinks: Where results are shown or written here; each has a ``kind``.
         sync: Link to the cloud; None stays local.
+        metrics: Where the metrics are served; None serves none.
         outbox: What waits on disk.
         trust: Who may sign updates; None accepts none.
         watchdog_s: Longest time one call of a model may take.

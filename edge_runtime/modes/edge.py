@@ -14,10 +14,10 @@ import logging
 import queue
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -28,7 +28,7 @@ from edge_runtime.config.device import split_kind
 from edge_runtime.errors import SourceError
 from edge_runtime.modes.boot import boot_stream
 from edge_runtime.modes.failures import Failures
-from edge_runtime.modes.models import SharedModels
+from edge_runtime.modes.models import SharedModels, TimedSession
 from edge_runtime.modes.serving import Commit, Serving
 from edge_runtime.modes.updates import StreamUpdates
 from edge_runtime.modes.uplink import Connect, Uplink
@@ -37,11 +37,16 @@ from edge_runtime.modes.watchdog import Watchdog
 from edge_runtime.modes.writer import Writer
 from edge_runtime.ports import Clock, Sink, Source
 from edge_runtime.sources import Pace
-from edge_runtime.sync.outbox import Outbox
+from edge_runtime.sync.outbox import Outbox, OutboxStats
 from edge_runtime.sync.paho import PahoTransport
 from edge_runtime.sync.state import StateStore
 from edge_runtime.types import Frame, Output, Upload
 from edge_runtime.update.trust import Trust, public_key_of
+from edge_runtime.version import __version__
+
+if TYPE_CHECKING:
+    from edge_runtime.metrics import Family
+    from edge_runtime.modes.exposition import StreamNumbers
 
 __all__ = ["DeviceStatus", "EdgeDevice", "StreamStatus"]
 
@@ -168,6 +173,7 @@ class EdgeDevice:
         self._streams: dict[str, StreamUpdates] = {}
         self._models = SharedModels()
         self._uplink: Uplink | None = None
+        self._stats: Callable[[], OutboxStats]
         self._writer: Writer | None = None
         self._final: DeviceStatus | None = None
         self._failures = Failures(
@@ -242,6 +248,42 @@ class EdgeDevice:
             **counts,
         )
 
+    def metrics(self) -> Iterator[Family]:
+        """Return everything this device counts; callable from any thread while it runs."""
+        from edge_runtime.modes.exposition import families_of
+
+        uplink, outbox, writer = self._uplink, self._stats(), self._writer
+        blocks = {"sink_failed": writer.sink_blocks_lost} if writer else {}
+        return families_of(
+            {name: self._stream_numbers(name) for name in self._streams},
+            device={"device": self._config.device, "version": __version__},
+            outbox={"outbox_rows": outbox.rows, "outbox_bytes": outbox.bytes},
+            lost=outbox.discarded | blocks,
+            link=uplink.counters() if uplink else {},
+            updates=uplink.reports() if uplink else {},
+        )
+
+    def _stream_numbers(self, name: str) -> StreamNumbers:
+        from edge_runtime.modes.exposition import StreamNumbers
+
+        made, serving = self._made[name], self._streams[name].serving
+        pipeline = serving.pipeline
+        spec = pipeline.spec
+        return StreamNumbers(
+            counts={
+                "frames_received_total": serving.frames,
+                "samples_received_total": serving.samples,
+                "windows_scored_total": made.estimates,
+                "decisions_made_total": made.decisions,
+                "source_restarts_total": made.restarts,
+            },
+            discarded=pipeline.discarded | self._failures.lost(name),
+            push=serving.pushes,
+            model=f"{spec.name}@{spec.version}",
+            inference=cast(TimedSession, pipeline.scorer.session).answers,
+            facts={"base": pipeline.base, "effective_id": pipeline.effective_id},
+        )
+
     # --- start ------------------------------------------------------------------
 
     def _open(self, stack: ExitStack) -> None:
@@ -269,6 +311,7 @@ class EdgeDevice:
         self._start_watchdog(stack)
         self._start_network(stack, state, outbox)
         self._start_writer(stack, outbox)
+        self._start_metrics(stack, outbox)
         for name in self._config.streams:
             self._start_source(stack, name)
 
@@ -329,6 +372,19 @@ class EdgeDevice:
         self._uplink = uplink
         self._start(stack, "network", uplink.run)
         stack.callback(uplink.stop)
+
+    def _start_metrics(self, stack: ExitStack, outbox: Outbox) -> None:
+        self._stats = outbox.stats
+        if self._config.metrics is None:
+            return
+        # The standard library's HTTP server takes memory that most devices can keep.
+        from edge_runtime.modes.exposition import MetricsServer
+
+        where = self._config.metrics
+        server = MetricsServer(where.host, where.port, self.metrics)
+        self._start(stack, "metrics", server.run)
+        stack.callback(server.stop)
+        self._event("metrics.served", {"host": where.host, "port": server.port})
 
     def _start_writer(self, stack: ExitStack, outbox: Outbox) -> None:
         sinks = [self._opened_sink(stack, options) for options in self._config.sinks]

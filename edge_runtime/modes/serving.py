@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import msgspec
 
+from edge_runtime.metrics import Histogram
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.ports import Clock
 from edge_runtime.spec import Layer
@@ -45,6 +47,9 @@ class Serving:
         position: Index of the next sample to read.
         event_ns: Time of the newest sample; None before the first.
         due_ns: When a commit is due, monotonic; None while nothing waits.
+        frames: Frames taken.
+        samples: Samples in them.
+        pushes: Time from a frame to its results.
     """
 
     def __init__(self, pipeline: Pipeline, *, position: int, commit_s: float, clock: Clock) -> None:
@@ -53,13 +58,18 @@ class Serving:
         self.event_ns: int | None = None
         self._commit_ns = round(commit_s * 1e9)
         self._clock = clock
+        self.frames = 0
+        self.samples = 0
+        self.pushes = Histogram()
         self._outputs: list[Output] = []
         self._rows = 0
         self.due_ns: int | None = None
 
     def push(self, frame: Frame) -> Output:
         """Run one frame through the pipeline and keep its output for the next commit."""
+        start_ns = time.perf_counter_ns()
         output = self.pipeline.push(frame)
+        self.pushes.note(time.perf_counter_ns() - start_ns)
         self.keep(frame, output)
         return output
 
@@ -74,6 +84,8 @@ class Serving:
     def skip(self, frame: Frame) -> None:
         """Go past a frame that nobody answers; it is not read again after a restart."""
         count = len(frame.time_ns)
+        self.frames += 1
+        self.samples += count
         if count:
             self.position = frame.index + count
             self.event_ns = frame.time_ns.item(-1)

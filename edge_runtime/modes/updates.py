@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
@@ -83,6 +83,9 @@ class Updates:
         wake: Makes the network thread come round to `step`.
         on_pipeline: Runs something on the pipeline thread, between two windows.
         on_event: Told about what went live or was refused.
+
+    Attributes:
+        reports: Reports made, by state.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class Updates:
         self._topics = Topics()
         self._answers: deque[Callable[[], None]] = deque()
         self._next_tick_ns = 0
+        self.reports: Counter[str] = Counter()
 
     def start(self) -> None:
         """Go on with what a restart interrupted; call once the pipelines serve."""
@@ -162,6 +166,7 @@ class Updates:
 
     def _report(self, stream: str, report: Report) -> None:
         message = report.message
+        self.reports[message.state] += 1
         topic = self._topics.up(self._device, f"job/{message.id}")
         self._send(Message(topic, encode(message)))
         if message.state in _REFUSALS:

@@ -84,6 +84,10 @@ class Uplink:
             name: int(value) for name, value in msgspec.structs.asdict(self._link.stats()).items()
         }
 
+    def reports(self) -> dict[str, int]:
+        """Return how many reports of update jobs were made, by state."""
+        return dict(self._updates.reports)
+
     def run(self) -> None:
         """Work until `stop`, then say good-bye."""
         self.announce()

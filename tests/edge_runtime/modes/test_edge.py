@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -201,3 +203,24 @@ def _wait_for(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         threading.Event().wait(0.02)
+
+
+def test_the_metrics_of_a_device_add_up(device_yaml: Callable[..., Path]) -> None:
+    """Every sample, window and call of the model of a whole recording stands on the page."""
+    path = device_yaml(f"{DEAD_BROKER}\nmetrics: {{port: 0}}")
+    pages, ports = [], []
+
+    def note(name: str, facts: Mapping[str, object]) -> None:
+        if name == "metrics.served":
+            ports.append(facts["port"])
+        elif name == "rows.committed" and facts["position"] == ROWS:
+            with urllib.request.urlopen(f"http://127.0.0.1:{ports[0]}/metrics") as page:
+                pages.append(page.read().decode())
+
+    _run(path, on_event=note)
+
+    found = dict(re.findall(r'^(\w+)\{stream="main"\} (\d+)$', pages[-1], re.MULTILINE))
+    assert int(found["samples_received_total"]) == ROWS
+    assert int(found["windows_scored_total"]) == WINDOWS
+    assert int(found["push_seconds_count"]) == int(found["frames_received_total"]) > 0
+    assert int(re.search(r"^inference_seconds_count.* (\d+)$", pages[-1], re.M)[1]) > 0  # type: ignore[index]
