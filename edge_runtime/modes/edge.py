@@ -14,7 +14,7 @@ import logging
 import queue
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -54,7 +54,8 @@ log = logging.getLogger(__name__)
 
 OnEvent = Callable[[str, Mapping[str, object]], None]
 
-# Frames between the sources and the pipeline; when full, a source waits (policy: block).
+# Frames between the sources and the pipeline, or one for each of more streams; when
+# full, a source waits (policy: block).
 _INBOX_FRAMES = 16
 # How long a thread waits for room in the inbox before it looks whether it should stop.
 _WAIT_S = 0.5
@@ -162,7 +163,7 @@ class EdgeDevice:
         self._connect = connect
         self._vitals = vitals or Vitals()
         self._crashes = crashes or {}
-        self._inbox: queue.Queue[_Item] = queue.Queue(_INBOX_FRAMES)
+        self._inbox: queue.Queue[_Item] = queue.Queue(max(_INBOX_FRAMES, len(config.streams)))
         self._stop = threading.Event()
         self._closing = threading.Event()
         self._failure: BaseException | None = None
@@ -170,6 +171,7 @@ class EdgeDevice:
         self._sources: dict[str, Source] = {}
         self._made = {name: _Made() for name in config.streams}
         self._next_commit_ns = _NEVER_NS
+        self._held: _Item | None = None
         self._streams: dict[str, StreamUpdates] = {}
         self._models = SharedModels()
         self._uplink: Uplink | None = None
@@ -309,9 +311,9 @@ class EdgeDevice:
             )
         stack.callback(self._failures.close)
         self._start_watchdog(stack)
+        self._start_metrics(stack, outbox)
         self._start_network(stack, state, outbox)
         self._start_writer(stack, outbox)
-        self._start_metrics(stack, outbox)
         for name in self._config.streams:
             self._start_source(stack, name)
 
@@ -476,7 +478,7 @@ class EdgeDevice:
         while not self._is_done(deadline_ns):
             self._vitals.beat()
             with suppress(queue.Empty):
-                self._handle(self._inbox.get(timeout=self._wait_s(deadline_ns)))
+                self._handle(self._next_item(deadline_ns))
             self._commit_due()
             if not self._delivering and deadline_ns is None:
                 self._commit_all()
@@ -498,17 +500,52 @@ class EdgeDevice:
     def _handle(self, item: _Item) -> None:
         match item:
             case Frame():
-                self._push(item)
+                for frames in self._gathered(item):
+                    self._push(frames)
             case _Call():
                 item.do()
             case _Ended():
                 self._delivering.discard(item.stream)
 
-    def _push(self, frame: Frame) -> None:
-        output = self._failures.push(frame)
-        if output is not None and len(output.estimates):
-            self._take_note(output)
-        self._commit_if_due(self._streams[frame.stream].serving)
+    def _next_item(self, deadline_ns: float | None) -> _Item:
+        """Return what waits longest; raises queue.Empty if nothing comes in time."""
+        if self._held is not None:
+            item, self._held = self._held, None
+            return item
+        return self._inbox.get(timeout=self._wait_s(deadline_ns))
+
+    def _gathered(self, first: Frame) -> list[list[Frame]]:
+        """Take along frames that wait already, where several streams gain by one call.
+
+        Nothing is overtaken: the first item that cannot go along is handled next.
+
+        Returns:
+            Frames in groups that share a session; a group of one is pushed alone.
+        """
+        groups: dict[int, list[Frame]] = {}
+        item: _Item = first
+        taken: set[str] = set()
+        while isinstance(item, Frame) and item.stream not in taken:
+            session = self._streams[item.stream].serving.pipeline.common_session
+            groups.setdefault(id(session or item), []).append(item)
+            taken.add(item.stream)
+            if session is None or self._inbox.empty():
+                return list(groups.values())
+            item = self._inbox.get_nowait()
+        self._held = item
+        return list(groups.values())
+
+    def _push(self, frames: Sequence[Frame]) -> None:
+        if len(frames) == 1:
+            output = self._failures.push(frames[0])
+            outputs = [] if output is None else [output]
+        else:
+            outputs = self._failures.push_together(frames)
+        for output in outputs:
+            if len(output.estimates):
+                self._take_note(output)
+        for frame in frames:
+            self._commit_if_due(self._streams[frame.stream].serving)
 
     def _take_note(self, output: Output) -> None:
         made = self._made[output.stream]

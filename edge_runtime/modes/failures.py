@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -19,7 +20,8 @@ import msgspec
 from edge_runtime.errors import EdgeError, ModelError, ShapeError
 from edge_runtime.modes.updates import StreamUpdates
 from edge_runtime.modes.vitals import Vitals
-from edge_runtime.pipeline import Pipeline
+from edge_runtime.pipeline import Pipeline, answer_together
+from edge_runtime.pipeline.pipeline import Question
 from edge_runtime.types import Frame, Output
 from edge_runtime.update.actions import Serving as Chosen
 
@@ -102,13 +104,12 @@ class Failures:
     def push(self, frame: Frame) -> Output | None:
         """Run a frame through its pipeline; None where the model does not answer."""
         name = frame.stream
-        serving, state = self._streams[name].serving, self._states[name]
-        if state.is_away:
+        if self._states[name].is_away:
             self._pass_over(frame)
             return None
         self._vitals.enter(self._numbers[name])
         try:
-            output = serving.push(frame)
+            output = self._streams[name].serving.push(frame)
         except ShapeError as error:
             self._refuse(frame, error)
             return None
@@ -117,10 +118,56 @@ class Failures:
             return None
         finally:
             self._vitals.leave()
+        self._note(frame, output)
+        return output
+
+    def push_together(self, frames: Sequence[Frame]) -> list[Output]:
+        """Run frames of streams that share a session; what has no answer is left out.
+
+        Args:
+            frames: One of each stream; all have the same `Pipeline.common_session`.
+        """
+        asked = [(frame, questions) for frame in frames if (questions := self._asked(frame))]
+        if not asked:
+            return []
+        self._vitals.enter(self._numbers[asked[0][0].stream])
+        start_ns = time.perf_counter_ns()
+        try:
+            outputs = answer_together(
+                [(self._streams[frame.stream].serving.pipeline, one) for frame, one in asked]
+            )
+        except ModelError as error:
+            for frame, _ in asked:
+                self._fail(frame, error)
+            return []
+        finally:
+            self._vitals.leave()
+        share_ns = (time.perf_counter_ns() - start_ns) // len(asked)
+        for (frame, _), output in zip(asked, outputs, strict=True):
+            self._streams[frame.stream].serving.keep(frame, output, share_ns)
+            self._note(frame, output)
+        return outputs
+
+    def _asked(self, frame: Frame) -> list[Question]:
+        """Return a frame's questions; without any it is done with."""
+        serving = self._streams[frame.stream].serving
+        if self._states[frame.stream].is_away:
+            self._pass_over(frame)
+            return []
+        try:
+            questions = serving.pipeline.ask(frame)
+        except ShapeError as error:
+            self._refuse(frame, error)
+            return []
+        if not questions:
+            serving.skip(frame)
+        return questions
+
+    def _note(self, frame: Frame, output: Output) -> None:
+        state = self._states[frame.stream]
         state.is_refused = False
         if state.failures or state.is_recovering:
             self._note_answers(frame, len(output.estimates))
-        return output
 
     def _refuse(self, frame: Frame, error: ShapeError) -> None:
         name, state = frame.stream, self._states[frame.stream]

@@ -69,12 +69,12 @@ class Serving:
         """Run one frame through the pipeline and keep its output for the next commit."""
         start_ns = time.perf_counter_ns()
         output = self.pipeline.push(frame)
-        self.pushes.note(time.perf_counter_ns() - start_ns)
-        self.keep(frame, output)
+        self.keep(frame, output, time.perf_counter_ns() - start_ns)
         return output
 
-    def keep(self, frame: Frame, output: Output) -> None:
-        """Keep what a frame gave for the next commit."""
+    def keep(self, frame: Frame, output: Output, taken_ns: int) -> None:
+        """Keep what a frame gave, within so long, for the next commit."""
+        self.pushes.note(taken_ns)
         self.skip(frame)
         rows = len(output.estimates.index)
         if rows:

@@ -129,6 +129,11 @@ class Pipeline:
         return dict(self._cutter.discarded)
 
     @property
+    def common_session(self) -> Session | None:
+        """The session, where asking it about several streams at once was measured to pay."""
+        return self.scorer.session if self.scorer.gains_together else None
+
+    @property
     def started(self) -> tuple[str, ...]:
         """Labels that have started and not ended."""
         return self._decider.started

@@ -59,6 +59,7 @@ class Scorer:
         feature_shape: Of one window's features.
         has_memory: Whether the model keeps state from window to window.
         is_stateful: Whether an answer depends on the windows before, by model or features.
+        gains_together: Whether windows of several streams are cheaper asked about at once.
 
     Raises:
         ShapeError: Features do not fit the input tensor, or outputs the labels.
@@ -88,6 +89,7 @@ class Scorer:
         self._block = block if is_small else 1
         can_fill = is_small and block > 1 and not self.has_memory
         self._micro_batch = micro_batch if can_fill and micro_batch else BATCH
+        self.gains_together = can_fill and micro_batch is not None and not self.is_stateful
         self._check_outputs()
         self._read = reader_of(spec, self._input, self._output)
 

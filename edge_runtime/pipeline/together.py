@@ -8,11 +8,11 @@ import numpy as np
 
 from edge_runtime.errors import ModelError
 from edge_runtime.pipeline.fuse import Reals
-from edge_runtime.pipeline.pipeline import Pipeline
+from edge_runtime.pipeline.pipeline import Pipeline, Question
 from edge_runtime.pipeline.score import Scorer
 from edge_runtime.types import Frame, Output
 
-__all__ = ["push_together"]
+__all__ = ["answer_together", "push_together"]
 
 
 def push_together(pushes: Sequence[tuple[Pipeline, Frame]]) -> list[Output]:
@@ -31,18 +31,29 @@ def push_together(pushes: Sequence[tuple[Pipeline, Frame]]) -> list[Output]:
     Raises:
         ModelError: Sessions differ or keep state, or a `push` would have raised.
     """
-    scorer = _common_scorer([pipeline for pipeline, _ in pushes])
+    _check_common([pipeline for pipeline, _ in pushes])
     with np.errstate(all="ignore"):
-        asked = [pipeline.ask(frame) for pipeline, frame in pushes]
-        tensors = [question.tensor for questions in asked for question in questions]
-        scores = _scores(scorer, tensors)
-        return [
-            pipeline.tell([(question, next(scores)) for question in questions])
-            for (pipeline, _), questions in zip(pushes, asked, strict=True)
-        ]
+        return answer_together([(pipeline, pipeline.ask(frame)) for pipeline, frame in pushes])
 
 
-def _common_scorer(pipelines: Sequence[Pipeline]) -> Scorer:
+def answer_together(asked: Sequence[tuple[Pipeline, Sequence[Question]]]) -> list[Output]:
+    """Ask a common model about everything, and return what each pipeline makes of it.
+
+    Args:
+        asked: Distinct pipelines of one stateless session, with what `Pipeline.ask` gave.
+
+    Raises:
+        ModelError: The session failed.
+    """
+    tensors = [question.tensor for _, questions in asked for question in questions]
+    scores = _scores(asked[0][0].scorer, tensors)
+    return [
+        pipeline.tell([(question, next(scores)) for question in questions])
+        for pipeline, questions in asked
+    ]
+
+
+def _check_common(pipelines: Sequence[Pipeline]) -> None:
     scorer = pipelines[0].scorer
     if scorer.is_stateful or any(one.scorer.session is not scorer.session for one in pipelines):
         raise ModelError(
@@ -50,7 +61,6 @@ def _common_scorer(pipelines: Sequence[Pipeline]) -> Scorer:
             where="push_together",
             expected="one stateless session for all",
         )
-    return scorer
 
 
 def _scores(scorer: Scorer, tensors: Sequence[np.ndarray]) -> Iterator[Reals]:
