@@ -6,7 +6,6 @@ what counts is the processor time of all its threads per second of audio.
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from measure import median_ratio
 from results import Ratio, Row, Skipped
 from rounds import Worker, interleave
 
-__all__ = ["PARTS", "silero_file"]
+__all__ = ["PARTS"]
 
 _FOLDER = Path(__file__).parent
 _PEERS = _FOLDER / "peers"
@@ -29,10 +28,6 @@ _WORD_PEER_RATIO = 2.3
 _VOICE_HAND_RATIO = 1.1
 _VOICE_PEER_RATIO = 1.8
 _TOLERANCE = 0.01
-_SILERO_SHA256 = "1a153a22f4509e29"
-
-silero_file: Path | None = None
-"""The model, where ``--silero`` names it; else that of the installed package is taken."""
 
 Command = Sequence[str]
 
@@ -51,7 +46,7 @@ def wake_word(*, rounds: int) -> list[Row]:
 
 def voice(*, rounds: int) -> list[Row]:
     """Silero's voice detector from raw audio."""
-    model = _silero_model()
+    model = DATA / "models" / "silero_vad.onnx"
     commands = {
         "ours": _own("ours", "voice", model),
         "hand loop": _own("hand", "voice", model),
@@ -73,22 +68,6 @@ def _peer(name: str, model: Path) -> Command:
     python = _PEERS / ".venvs" / name / "bin" / "python"
     script = _PEERS / f"drive_{name.replace('-', '_')}.py"
     return [str(python), str(script), str(model), str(_CLIPS), str(_SECONDS)]
-
-
-def _silero_model() -> Path:
-    """Find the model and make sure that it is the one we know.
-
-    Raises:
-        Skipped: It is not here.
-    """
-    pattern = ".venvs/silero-vad/lib/*/site-packages/silero_vad/data/silero_vad.onnx"
-    found = [silero_file] if silero_file else sorted(_PEERS.glob(pattern))
-    if not found:
-        raise Skipped("no model; run make bench PEERS=1, or name the file with --silero PATH")
-    digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
-    if not digest.startswith(_SILERO_SHA256):
-        raise Skipped(f"{found[0].name} is another model, sha256 {digest[:16]}")
-    return found[0]
 
 
 def _measured(

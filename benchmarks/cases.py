@@ -232,11 +232,12 @@ def silero(model: Path) -> Case:
 def stream(
     samples: np.ndarray, block: int, spec: ModelSpec, *, index: int = 0, name: str = "main"
 ) -> Iterator[Frame]:
-    """Yield ``samples`` in frames of ``block``, each later than the one before."""
-    time_ns = (np.arange(len(samples), dtype=np.int64) + index) * spec.stream.period_ns
+    """Yield ``samples`` in frames of ``block``, as a source with a steady clock does."""
+    step_ns = spec.stream.period_ns
+    time_ns = (np.arange(len(samples), dtype=np.int64) + index) * step_ns
     for first in range(0, len(samples), block):
-        last = first + block
-        yield Frame(name, index + first, time_ns[first:last], samples[first:last])
+        rows = slice(first, first + block)
+        yield Frame(name, index + first, time_ns[rows], samples[rows], step_ns=step_ns)
 
 
 def noise(count: int, dtype: type = np.int8, seed: int = 7) -> np.ndarray:

@@ -178,11 +178,11 @@ def _frames(case: Case, windows: np.ndarray) -> Iterator[Frame]:
     """Yield one-window frames without end."""
     spec = case.spec
     length = spec.window.length
-    time_ns = np.arange(length, dtype=np.int64) * spec.stream.period_ns
+    step_ns = spec.stream.period_ns
+    time_ns = np.arange(length, dtype=np.int64) * step_ns
     for number in itertools.count():
-        shift_ns = number * length * spec.stream.period_ns
-        samples = windows[number % len(windows)]
-        yield Frame("main", number * length, time_ns + shift_ns, samples)
+        first, samples = number * length, windows[number % len(windows)]
+        yield Frame("main", first, time_ns + first * step_ns, samples, step_ns=step_ns)
 
 
 def _pusher(push: Callable[[Frame], object], frames: Sequence[Frame]) -> Callable[[], object]:

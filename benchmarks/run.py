@@ -70,16 +70,11 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=(), metavar="ID", help="ids or their starts")
     parser.add_argument("--rounds", type=int, help=f"samples of each (default {_ROUNDS})")
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK_ROUNDS} rounds, short waits")
-    parser.add_argument("--silero", type=Path, help="the silero VAD model, if not in peers' venv")
     default = _FOLDER / "results.json"
     parser.add_argument("--output", type=Path, default=default, help="JSON file to merge into")
     args = parser.parse_args()
     if not args.output.parent.is_dir():
         parser.error(f"--output is {args.output}, and its folder does not exist")
-    if args.silero:
-        import audio
-
-        audio.silero_file = args.silero.resolve()
     return args
 
 

@@ -53,12 +53,14 @@ def main() -> None:
 
 def _ours(case: cases.Case, samples: np.ndarray, block: int, backend: str) -> Fresh:
     """Frames are cut from arrays in the loop, as a recording does it."""
-    time_ns = np.arange(len(samples), dtype=np.int64) * case.spec.stream.period_ns
+    step_ns = case.spec.stream.period_ns
+    time_ns = np.arange(len(samples), dtype=np.int64) * step_ns
 
     def values(pipeline: Pipeline) -> Iterator[float]:
         for first in range(0, len(samples), block):
             last = first + block
-            frame = Frame("main", first, time_ns[first:last], samples[first:last])
+            rows = slice(first, last)
+            frame = Frame("main", first, time_ns[rows], samples[rows], step_ns=step_ns)
             yield from pipeline.push(frame).estimates.value[:, 0].tolist()
 
     return lambda: values(case.pipeline(backend))

@@ -45,6 +45,7 @@ _MAX_PACKET_BYTES = 256 * 1024
 _HANDSHAKE_S = 10.0
 _GOODBYE_S = 1.0
 _POLL_S = 0.5
+_IDLE_S = 5.0
 _BACKOFF_FIRST_S = 0.25
 _BACKOFF_LAST_S = 30.0
 # Two processes with one identity would take the session from each other for ever.
@@ -277,8 +278,14 @@ class PahoTransport:
                 return
             self._flush(client)
             watched.expect(sock, read=not self._mailbox.is_full, write=client.want_write())
-            self._serve(client, sock, watched.wait(_POLL_S))
+            self._serve(client, sock, watched.wait(self._patience_s()))
         watched.forget()
+
+    def _patience_s(self) -> float:
+        """How long to wait for the broker or the bell: both wake; time alone is the keep-alive."""
+        if not self._is_connected or self._mailbox.is_full:
+            return _POLL_S
+        return min(_IDLE_S, self._config.keepalive_s / 4)
 
     def _serve(self, client: Client, sock: Any, ready: int) -> None:
         self._bell.silence()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edge_runtime.errors import ModelError, ShapeError
 from edge_runtime.pipeline.windows import Cutter, CutterState
-from edge_runtime.spec import ChannelSpec, StreamSpec, WindowSpec
+from edge_runtime.spec import Butterworth, ChannelSpec, StreamSpec, WindowSpec
 from edge_runtime.types import Frame
 
 PERIOD_NS = 10_000_000
@@ -309,3 +309,107 @@ def test_a_cutter_with_other_channels_starts_afresh(frame_of: Callable[..., Fram
 
     assert [window[0] for window in found] == [8]
     assert new.discarded == {"out_of_order": 2, "gap": 3, "not_finite": 0}
+
+
+# --- stretches, padding, steady clocks, filters -------------------------------------------
+
+
+def test_padding_stands_before_the_first_sample_and_after_a_gap(
+    frame_of: Callable[..., Frame],
+) -> None:
+    """Zeros are imagined in front of every stretch, and are no discarded samples."""
+    cutter = Cutter(WindowSpec(4, 2, pad=2), StreamSpec((ChannelSpec("c"),), 100.0))
+    times = np.array([0, 1, 2, 3, 9, 10]) * PERIOD_NS
+
+    found = cut(cutter, frame_of(np.arange(1.0, 7.0), time_ns=times))
+
+    assert found == [
+        (1, -2 * PERIOD_NS, PERIOD_NS, [0, 0, 1, 2]),
+        (3, 0, 3 * PERIOD_NS, [1, 2, 3, 4]),
+        (5, 7 * PERIOD_NS, 10 * PERIOD_NS, [0, 0, 5, 6]),
+    ]
+    assert cutter.discarded == {"out_of_order": 0, "gap": 0, "not_finite": 0}
+
+
+def test_a_block_tells_where_a_stretch_begins(frame_of: Callable[..., Frame]) -> None:
+    """At the start, after a gap and after a window that was left out; not after a frame's end."""
+    cutter = cutter_of(2, 2)
+    samples = np.arange(14.0)
+    samples[6] = np.nan
+    times = (np.arange(14) + 5 * (np.arange(14) >= 10)) * PERIOD_NS
+    frame = frame_of(samples, time_ns=times)
+
+    blocks = [
+        (windows.index.tolist(), windows.is_fresh)
+        for part in (rows_of(frame, 0, 4), rows_of(frame, 4))
+        for windows in cutter.cut(part)
+    ]
+
+    assert blocks == [([1, 3], True), ([5], False), ([9], True), ([11, 13], True)]
+
+
+@given(count=st.integers(1, 300), sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5))
+def test_a_promise_of_a_steady_clock_changes_nothing(count: int, sizes: list[int]) -> None:
+    """Frames whose source vouches for its clock give the windows of frames that are looked at."""
+    times = np.arange(count, dtype=np.int64) * PERIOD_NS
+    frame = Frame("main", 0, times, np.arange(float(count))[:, None])
+    plain = chunks_of(frame, sizes)
+    promised = [msgspec.structs.replace(part, step_ns=PERIOD_NS) for part in plain]
+
+    assert cut(cutter_of(7, 3), *promised) == cut(cutter_of(7, 3), *plain)
+
+
+def test_a_promised_step_that_is_a_gap_is_looked_at(frame_of: Callable[..., Frame]) -> None:
+    """A source at a tenth of the rate cannot promise its gaps away."""
+    frame = frame_of(np.arange(8.0), time_ns=np.arange(8) * 10 * PERIOD_NS)
+    slow = msgspec.structs.replace(frame, step_ns=10 * PERIOD_NS)
+    cutter = cutter_of(2, 2)
+
+    assert cut(cutter, slow) == []
+    assert cutter.discarded["gap"] == 7
+
+
+LOWPASS = (Butterworth("lowpass", (10.0,)),)
+
+
+@given(seam=st.integers(0, 63))
+def test_a_cutter_with_the_same_filter_takes_over_without_loss(seam: int) -> None:
+    """Filter, waiting samples and windows go on as if nobody had been replaced."""
+    stream = StreamSpec((ChannelSpec("c"),), 100.0)
+    window = WindowSpec(16, 8)
+    samples = np.random.default_rng(3).normal(size=64)
+    frame = Frame("main", 0, np.arange(64, dtype=np.int64) * PERIOD_NS, samples[:, None])
+    alone, old, new = (Cutter(window, stream, LOWPASS) for _ in range(3))
+
+    before = cut(old, rows_of(frame, 0, seam))
+    new.take_over(old)
+    after = cut(new, rows_of(frame, seam))
+
+    assert before + after == cut(alone, frame)
+
+
+def test_a_cutter_with_another_filter_starts_afresh(frame_of: Callable[..., Frame]) -> None:
+    """What one filter has changed is of no use to another; the samples are counted."""
+    stream = StreamSpec((ChannelSpec("c"),), 100.0)
+    old = Cutter(WindowSpec(8, 8), stream, LOWPASS)
+    new = Cutter(WindowSpec(8, 8), stream)
+    cut(old, frame_of(np.arange(5.0)))
+
+    new.take_over(old)
+
+    assert new.discarded["gap"] == 5
+
+
+def test_the_filter_sees_the_value_before_one_that_is_missing() -> None:
+    """A missing value costs its own windows and leaves those after it near what they would be."""
+    stream = StreamSpec((ChannelSpec("c"),), 100.0)
+    samples = np.full(64, 7.0)
+    samples[20] = np.nan
+    times = np.arange(64, dtype=np.int64) * PERIOD_NS
+    cutter = Cutter(WindowSpec(8, 8), stream, LOWPASS)
+
+    found = cut(cutter, Frame("main", 0, times, samples[:, None]))
+
+    assert cutter.discarded["not_finite"] == 1
+    assert [window[0] for window in found] == [7, 15, 31, 39, 47, 55, 63]
+    assert found[2][3] == pytest.approx([7.0] * 8, abs=0.1)

@@ -14,9 +14,20 @@ from hypothesis import strategies as st
 
 from edge_runtime.backends import load_session
 from edge_runtime.errors import MissingExtra, ShapeError
-from edge_runtime.pipeline import compute, dequantise, quantise, shape_of
+from edge_runtime.pipeline import Pipeline, compute, dequantise, quantise, shape_of
 from edge_runtime.pipeline.features import Extractor
-from edge_runtime.spec import MicroFrontend
+from edge_runtime.spec import (
+    ArtefactSpec,
+    ChannelSpec,
+    Limit,
+    MicroFrontend,
+    ModelSpec,
+    Smoothing,
+    StateSpec,
+    StreamSpec,
+    WindowSpec,
+)
+from edge_runtime.types import Frame
 
 MODELS = Path(__file__).parents[3] / "data" / "models"
 RATE_HZ = 16_000.0
@@ -168,3 +179,59 @@ def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shape_of([MicroFrontend()], (LENGTH, 1)) == (3, 40)
     with pytest.raises(MissingExtra, match=r'pip install "edge-runtime\[audio\]"'):
         extractor()
+
+
+def listener() -> Pipeline:
+    """Make the pipeline of "okay nabu" from raw audio."""
+    spec = ModelSpec(
+        name="okay-nabu",
+        version="2",
+        kind="classifier",
+        stream=StreamSpec((ChannelSpec("audio"),), RATE_HZ),
+        window=WindowSpec(LENGTH, HOP),
+        features=(MicroFrontend(),),
+        artefacts=(ArtefactSpec("tflite", "okay_nabu.tflite", "int8"),),
+        state=StateSpec(warm_up=100),
+        labels=("okay nabu",),
+        smoothing=Smoothing(SMOOTHED),
+        limits=(Limit("okay nabu", on=CUT_OFF, off=0.5),),
+    )
+    session = load_session(None, "tflite", (MODELS / "okay_nabu.tflite").read_bytes())
+    return Pipeline(spec, session, base="0" * 64)
+
+
+def listened(samples: np.ndarray, sizes: Sequence[int]) -> tuple[bytes, list[tuple[str, int]]]:
+    """Push audio in frames of these sizes; return all scores, and every start and end."""
+    pipeline = listener()
+    time_ns = np.arange(len(samples), dtype=np.int64) * 62_500
+    ends = np.minimum(np.cumsum(sizes * (len(samples) // sum(sizes) + 1)), len(samples))
+    outputs = [
+        pipeline.push(Frame("main", first, time_ns[first:last], samples[first:last]))
+        for first, last in itertools.pairwise([0, *ends.tolist()])
+    ]
+    scores = b"".join(output.estimates.score.tobytes() for output in outputs)
+    return scores, [(d.edge, d.index) for output in outputs for d in output.decisions]
+
+
+@settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=5))
+def test_the_pipeline_hears_the_phrase_however_the_audio_is_cut(
+    audio: Callable[[str], np.ndarray], sizes: list[int]
+) -> None:
+    """From raw samples to one start: front end, model and smoothing keep their state."""
+    samples = audio("okay_nabu__en-us")
+
+    scores, decisions = listened(samples, sizes)
+
+    assert (scores, decisions) == listened(samples, [480])
+    assert [edge for edge, _ in decisions][:1] == ["start"]
+    assert 1.5 < decisions[0][1] / RATE_HZ < 2.5
+
+
+def test_the_pipeline_stays_silent_on_another_sentence(
+    audio: Callable[[str], np.ndarray],
+) -> None:
+    """A neutral sentence starts nothing."""
+    assert listened(audio("turn_on_the_kitchen_lights_please__en-us"), [480])[1] == []
