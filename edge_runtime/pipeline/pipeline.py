@@ -434,7 +434,7 @@ class Pipeline:
                 base or window. The pipeline is then as it was.
         """
         found = self._decoded(snapshot, base or self.base)
-        before = self._cutter.state()
+        before = self._cutter.state(), self._decider.state()
         self._cutter.restore(found.cutter)
         self._features_follow = False
         try:
@@ -443,27 +443,36 @@ class Pipeline:
                 self._restore_model(found)
             else:
                 self._decider.adopt(found.decider)
-                self.scorer.session.reset()
+                self._adopt_model(found)
         except ModelError:
-            self._cutter.restore(before)
+            self._cutter.restore(before[0])
+            self._decider.restore(before[1])
             raise
         self._nothing = self._empty_output()
 
     def _restore_model(self, found: _Snapshot) -> None:
-        session = self.scorer.session
         if found.model is not None:
-            session.reset()
-            session.restore(found.model)
-            return
-        expected = session.inputs[0]
+            self.scorer.session.restore(found.model)
+        else:
+            self._warm_up(self._tensors_of(found))
+
+    def _adopt_model(self, found: _Snapshot) -> None:
+        """Show this base what the other one saw last, if it can make anything of it."""
         try:
-            recent = [
+            recent = self._tensors_of(found)
+        except ModelError:
+            recent = []
+        self._warm_up(recent)
+
+    def _tensors_of(self, found: _Snapshot) -> list[np.ndarray]:
+        expected = self.scorer.session.inputs[0]
+        try:
+            return [
                 np.frombuffer(tensor, expected.dtype).reshape(expected.shape[1:])
                 for tensor in found.recent
             ]
         except ValueError as error:
             raise ModelError(str(error), where=f"snapshot of {self.stream}") from error
-        self._warm_up(recent)
 
     def _decoded(self, snapshot: bytes, base: str) -> _Snapshot:
         where = f"snapshot of {self.stream}"
