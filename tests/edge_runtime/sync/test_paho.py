@@ -26,7 +26,7 @@ from edge_runtime.sync.paho import PahoTransport
 from edge_runtime.sync.state import StateStore
 from edge_runtime.types import Table
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def free_port() -> int:
