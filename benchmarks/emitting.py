@@ -219,9 +219,9 @@ def _serve(serving: Serving, writer: Writer, frames: Iterable[Frame]) -> tuple[i
         output = serving.push(frame)
         windows += len(output.estimates)
         decisions += len(output.decisions)
-        if serving.waits_s() == 0:
+        if serving.is_due:
             writer.put(serving.take())
-    if serving.waits_s() is not None:
+    if serving.due_ns is not None:
         writer.put(serving.take())
     return windows, decisions
 

@@ -96,7 +96,7 @@ def _swaps(backend: str, times: int) -> tuple[float, list[float], float]:
 def _push(serving: Serving, frames: Iterator[Frame], ends: list[int], count: int) -> None:
     for _ in range(count):
         ends += serving.push(next(frames)).estimates.index.tolist()
-    if serving.waits_s() is not None:
+    if serving.due_ns is not None:
         serving.take()
 
 

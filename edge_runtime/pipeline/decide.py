@@ -46,7 +46,8 @@ class Decider:
         self._model = spec.name
         self._stream = stream
         self._count = spec.smoothing.windows
-        self._history = np.empty((0, len(spec.labels)))
+        self._history: list[list[float]] = []
+        self._no_values = np.empty((0, len(spec.labels)))
         self._has_started = [False] * len(spec.labels)
         self._limits: tuple[Limit, ...] = ()
         self._watched: list[tuple[int, float, float]] = []
@@ -104,14 +105,31 @@ class Decider:
         Each mean adds its own k values, oldest first: a running sum would depend
         on how the windows came in.
         """
-        known = np.concatenate((self._history, values))
-        self._history = known[max(0, len(known) - self._count + 1) :].copy()
+        if len(values) == 1:
+            return self._smoothed_one(values[0].tolist())
+        known = np.concatenate((self._history_rows(), values))
+        self._history = known[max(0, len(known) - self._count + 1) :].tolist()
         count = max(0, len(known) - self._count + 1)
         total = known[:count].copy()
         for late in range(1, self._count):
             total += known[late : late + count]
         total /= self._count
         return total, len(values) - count
+
+    def _smoothed_one(self, value: list[float]) -> tuple[np.ndarray, int]:
+        """Do the same for one window in plain floats, whose sums round alike."""
+        known = [*self._history, value]
+        if len(known) < self._count:
+            self._history = known
+            return self._no_values, 1
+        self._history = known[1:]
+        total = known[0]
+        for row in known[1:]:
+            total = [sofar + one for sofar, one in zip(total, row, strict=True)]
+        return np.array([[one / self._count for one in total]]), 0
+
+    def _history_rows(self) -> np.ndarray:
+        return np.array(self._history, np.float64).reshape(-1, len(self._labels))
 
     def _watch(self, limits: tuple[Limit, ...]) -> None:
         """Choose the labels to look at: those with a limit, and those still started."""
@@ -165,7 +183,7 @@ class Decider:
 
     def state(self) -> DeciderState:
         """Return what must be kept to go on later as if nothing had happened."""
-        return DeciderState(self._history.tobytes(), self.started)
+        return DeciderState(self._history_rows().tobytes(), self.started)
 
     def restore(self, state: DeciderState) -> None:
         """Go on from ``state``.
@@ -182,7 +200,7 @@ class Decider:
                 expected=f"fewer than {self._count} values of the labels {list(self._labels)}",
                 remedy="Start without the snapshot; labels that have started will not end.",
             )
-        self._history = np.frombuffer(state.history).reshape(rows, labels).copy()
+        self._history = np.frombuffer(state.history).reshape(rows, labels).tolist()
         self._set_started(state.started)
 
     def adopt(self, state: DeciderState) -> None:
@@ -199,7 +217,7 @@ class Decider:
         smoothing are the same.
         """
         if (self._labels, self._count) == (other._labels, other._count):
-            self._history = other._history.copy()
+            self._history = list(other._history)
         self._set_started(other.started)
 
     def _set_started(self, labels: Sequence[str]) -> None:

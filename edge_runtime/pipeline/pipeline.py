@@ -298,12 +298,12 @@ class Pipeline:
         """Start a stretch with fresh state, and remember what the model is about to see."""
         if windows.is_fresh:
             scorer.session.reset()
-        kept = min(len(tensor), self.spec.state.warm_up)
-        if scorer is self.scorer:
-            if windows.is_fresh:
+            if scorer is self.scorer:
                 self._recent.clear()
-            if kept:
-                self._recent.extend(tensor[len(tensor) - kept :].copy())
+        if not self.spec.state.warm_up or scorer is not self.scorer:
+            return
+        kept = min(len(tensor), self.spec.state.warm_up)
+        self._recent.extend(tensor[len(tensor) - kept :].copy())
 
     def _kept(self, samples: np.ndarray, features: np.ndarray | None) -> np.ndarray | None:
         """Copy what goes along with the estimates; the arrays may be views of the buffer."""

@@ -17,6 +17,7 @@ __all__ = ["Cutter", "CutterState"]
 
 _BLOCK_SAMPLES = 8192
 _BLOCK_VALUES = 65536
+_BLOCK_WINDOWS = 32
 _INT64 = np.dtype(np.int64)
 _FLOAT32 = np.dtype(np.float32)
 
@@ -90,7 +91,8 @@ class Cutter:
         self._filtering: Filtering | None = None
         if filters:
             self._filtering = Filtering(filters, window, stream)
-        self._block = max(1, min(_BLOCK_SAMPLES, _BLOCK_VALUES // self._channels))
+        rows = max(_BLOCK_SAMPLES, _BLOCK_WINDOWS * window.hop)
+        self._block = max(1, min(rows, _BLOCK_VALUES // self._channels))
         self._capacity = 4 * self._length + 2 * self._block
         self.discarded = {"out_of_order": 0, "gap": 0, "not_finite": 0}
         self._last_ns: int | None = None
@@ -128,9 +130,23 @@ class Cutter:
             self._check_dtypes(frame)
         if samples.shape[1] != self._channels:
             raise self._channel_error(frame)
-        if not 0 < len(time_ns) <= self._block or not self._is_regular(time_ns, frame.step_ns):
+        if len(time_ns) > self._block:
+            return self._cut_long(frame)
+        if not len(time_ns) or not self._is_regular(time_ns, frame.step_ns):
             return self._cut_irregular(samples, time_ns, frame.index)
         return self._take(samples, time_ns, frame.index)
+
+    def _cut_long(self, frame: Frame) -> Iterator[Windows]:
+        """Take a frame that is longer than a block, a block at a time."""
+        for first in range(0, len(frame), self._block):
+            rows = slice(first, first + self._block)
+            part = msgspec.structs.replace(
+                frame,
+                index=frame.index + first,
+                time_ns=frame.time_ns[rows],
+                samples=frame.samples[rows],
+            )
+            yield from self.cut(part)
 
     # --- time ---------------------------------------------------------------------
 
@@ -149,7 +165,7 @@ class Cutter:
     def _cut_irregular(
         self, samples: np.ndarray, time_ns: np.ndarray, index: int
     ) -> Iterator[Windows]:
-        """Take any frame: leave out late rows, and cut at gaps."""
+        """Take any frame of at most a block: leave out late rows, and cut at gaps."""
         if len(time_ns) == 0:
             return
         before = self._latest_before(time_ns)
@@ -180,10 +196,9 @@ class Cutter:
         for number, (first, last) in enumerate(itertools.pairwise(bounds)):
             if number > 0:
                 self._break()
-            for begin in range(first, last, self._block):
-                run = rows[begin : min(begin + self._block, last)]
-                for windows in self._take(samples[run], time_ns[run], 0):
-                    yield msgspec.structs.replace(windows, index=run[windows.index] + index)
+            run = rows[first:last]
+            for windows in self._take(samples[run], time_ns[run], 0) if len(run) else ():
+                yield msgspec.structs.replace(windows, index=run[windows.index] + index)
 
     def _break(self) -> None:
         """Start afresh after a gap; count the rows that no window covered."""
