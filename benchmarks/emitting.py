@@ -220,9 +220,9 @@ def _serve(serving: Serving, writer: Writer, frames: Iterable[Frame]) -> tuple[i
         windows += len(output.estimates)
         decisions += len(output.decisions)
         if serving.is_due:
-            writer.put(serving.take())
+            writer.put(serving.take(), lambda: None)
     if serving.due_ns is not None:
-        writer.put(serving.take())
+        writer.put(serving.take(), lambda: None)
     return windows, decisions
 
 

@@ -13,6 +13,7 @@ from edge_runtime.backends import open_session
 from edge_runtime.bundle import Bundle
 from edge_runtime.metrics import Histogram
 from edge_runtime.ports import Choice, Session
+from edge_runtime.types import StateKind
 
 __all__ = ["SharedModels", "TimedSession"]
 
@@ -29,7 +30,7 @@ class TimedSession:
         self._run = session.run
         self.answers = answers
         self.inputs, self.outputs = session.inputs, session.outputs
-        self.state_kind = session.state_kind
+        self.state_kind: StateKind = session.state_kind
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Answer a batch, see `Session.run`."""
