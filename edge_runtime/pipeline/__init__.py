@@ -5,7 +5,7 @@ from edge_runtime.pipeline.pipeline import Pipeline
 from edge_runtime.pipeline.quantise import dequantise, quantise
 from edge_runtime.pipeline.records import decisions_table, estimates_table
 from edge_runtime.pipeline.score import BATCH
-from edge_runtime.pipeline.together import answer_together, push_together
+from edge_runtime.pipeline.together import answer_together
 
 __all__ = [
     "BATCH",
@@ -15,7 +15,6 @@ __all__ = [
     "decisions_table",
     "dequantise",
     "estimates_table",
-    "push_together",
     "quantise",
     "shape_of",
 ]

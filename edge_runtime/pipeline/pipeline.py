@@ -163,6 +163,7 @@ class Pipeline:
         """Push frames one by one and give out each answer."""
         return map(self.push, frames)
 
+    @np.errstate(all="ignore")
     def ask(self, frame: Frame) -> list[Question]:
         """Take the next samples and return what the model must be asked: half of a `push`.
 

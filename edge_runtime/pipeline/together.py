@@ -10,57 +10,46 @@ from edge_runtime.errors import ModelError
 from edge_runtime.pipeline.fuse import Reals
 from edge_runtime.pipeline.pipeline import Pipeline, Question
 from edge_runtime.pipeline.score import Scorer
-from edge_runtime.types import Frame, Output
+from edge_runtime.types import Output
 
-__all__ = ["answer_together", "push_together"]
-
-
-def push_together(pushes: Sequence[tuple[Pipeline, Frame]]) -> list[Output]:
-    """Push one frame into each of several pipelines and ask their model about all at once.
-
-    The same bytes as pushing one by one. It pays for models whose cost is to read
-    their weights, from some number of windows on: measure.
-
-    Args:
-        pushes: Distinct pipelines with one spec and one stateless session, each with
-            the next frame of its stream.
-
-    Returns:
-        What each `Pipeline.push` would have returned, in order.
-
-    Raises:
-        ModelError: Sessions differ or keep state, or a `push` would have raised.
-    """
-    _check_common([pipeline for pipeline, _ in pushes])
-    with np.errstate(all="ignore"):
-        return answer_together([(pipeline, pipeline.ask(frame)) for pipeline, frame in pushes])
+__all__ = ["answer_together"]
 
 
 def answer_together(asked: Sequence[tuple[Pipeline, Sequence[Question]]]) -> list[Output]:
     """Ask a common model about everything, and return what each pipeline makes of it.
 
+    The same bytes as pushing one by one. It pays for models whose cost is to read
+    their weights, from some number of windows on: measure.
+
     Args:
-        asked: Distinct pipelines of one stateless session, with what `Pipeline.ask` gave.
+        asked: Distinct pipelines with one spec and one stateless session, each with
+            what `Pipeline.ask` gave for the next frame of its stream.
+
+    Returns:
+        What each `Pipeline.push` would have returned, in order.
 
     Raises:
-        ModelError: The session failed.
+        ModelError: Sessions differ or keep state, or the session failed.
     """
-    tensors = [question.tensor for _, questions in asked for question in questions]
-    scores = _scores(asked[0][0].scorer, tensors)
-    return [
-        pipeline.tell([(question, next(scores)) for question in questions])
-        for pipeline, questions in asked
-    ]
+    scorer = _common_scorer([pipeline for pipeline, _ in asked])
+    with np.errstate(all="ignore"):
+        tensors = [question.tensor for _, questions in asked for question in questions]
+        scores = _scores(scorer, tensors)
+        return [
+            pipeline.tell([(question, next(scores)) for question in questions])
+            for pipeline, questions in asked
+        ]
 
 
-def _check_common(pipelines: Sequence[Pipeline]) -> None:
+def _common_scorer(pipelines: Sequence[Pipeline]) -> Scorer:
     scorer = pipelines[0].scorer
     if scorer.is_stateful or any(one.scorer.session is not scorer.session for one in pipelines):
         raise ModelError(
             "pipelines with different sessions, or with state",
-            where="push_together",
+            where="answer_together",
             expected="one stateless session for all",
         )
+    return scorer
 
 
 def _scores(scorer: Scorer, tensors: Sequence[np.ndarray]) -> Iterator[Reals]:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from edge_runtime.backends import load_session
 from edge_runtime.backends.reference import ReferenceSession
 from edge_runtime.errors import ModelError
-from edge_runtime.pipeline import Pipeline, push_together, shape_of
+from edge_runtime.pipeline import Pipeline, answer_together, shape_of
 from edge_runtime.ports import Session, SessionOptions
 from edge_runtime.spec import (
     ArtefactSpec,
@@ -473,8 +473,8 @@ def test_streams_asked_together_answer_as_if_alone(
         parts = [rows_of(frame, a, a + n) for frame, a, n in zip(frames, first, turn, strict=True)]
         for outputs, pipeline, part in zip(expected, alone, parts, strict=True):
             outputs.append(pipeline.push(part))
-        pushes = list(zip(together, parts, strict=True))
-        for outputs, output in zip(found, push_together(pushes), strict=True):
+        asked = [(one, one.ask(part)) for one, part in zip(together, parts, strict=True)]
+        for outputs, output in zip(found, answer_together(asked), strict=True):
             outputs.append(output)
         first = [a + n for a, n in zip(first, turn, strict=True)]
 
@@ -488,4 +488,4 @@ def test_streams_with_state_are_not_asked_together() -> None:
     pipelines = [Pipeline(spec, session.fork(), base=BASE) for _ in range(2)]
 
     with pytest.raises(ModelError, match="different sessions, or with state"):
-        push_together([(pipeline, frame) for pipeline in pipelines])
+        answer_together([(pipeline, pipeline.ask(frame)) for pipeline in pipelines])
