@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
 import msgspec
+
+from edge_runtime.machine import installed_version, processor, vectors
 
 __all__ = ["Ratio", "Row", "Skipped", "load", "machine", "merge"]
 
 Better = Literal["lower", "higher"]
 
 _PACKAGES = ("edge-runtime", "numpy", "ai-edge-litert", "onnxruntime", "paho-mqtt", "msgspec")
-
-_VECTOR_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp")
 
 
 class Skipped(Exception):
@@ -138,36 +137,9 @@ def merge(path: Path, rows: Sequence[Row], day: str = "") -> list[Row]:
 def machine() -> str:
     """Describe what the figures were measured on, in three lines."""
     load_average = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
+    versions = ", ".join(f"{name} {installed_version(name) or 'absent'}" for name in _PACKAGES)
     return (
-        f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, load {load_average}\n"
-        f"vector instructions: {_vector_flags() or 'unknown'}\n"
+        f"{processor()}, {os.cpu_count()} cores, {platform.system()}, load {load_average}\n"
+        f"vector instructions: {', '.join(vectors()) or 'unknown'}\n"
         f"Python {platform.python_version()}, {versions}"
     )
-
-
-def _processor() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def _vector_flags() -> str:
-    """Name what int8 and float kernels depend on: two machines of one name may differ in it."""
-    flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()
-    return ", ".join(flag for flag in _VECTOR_FLAGS if flag in flags)
-
-
-def _cpuinfo(key: str) -> str:
-    """Return the first value of ``key`` in /proc/cpuinfo; empty where there is none."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    found = (line.partition(":")[2].strip() for line in lines if line.startswith(key))
-    return next(found, "")
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"
