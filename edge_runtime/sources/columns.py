@@ -13,7 +13,7 @@ from edge_runtime.sources.instants import TimeConfig, to_instants
 from edge_runtime.sources.recording import RecordingConfig
 from edge_runtime.spec import StreamSpec
 
-__all__ = ["choose", "position", "stack", "times", "unreadable"]
+__all__ = ["choose", "no_column", "position", "stack", "times", "unreadable"]
 
 
 def choose(config: RecordingConfig, need: StreamSpec) -> list[str | int]:
@@ -46,11 +46,17 @@ def position(column: str | int, names: Sequence[str], path: Path) -> int:
         return column
     if isinstance(column, str) and column in names:
         return list(names).index(column)
-    raise ConfigError(
+    raise no_column(column, names, path)
+
+
+def no_column(column: str | int, names: Sequence[str], path: Path) -> ConfigError:
+    """Say that a file has no such column, and how to name the right one."""
+    return ConfigError(
         f"there is no column {column!r}",
         where=str(path),
         expected=f"one of {', '.join(names) or 'no columns at all'}",
-        remedy=closest(str(column), tuple(names)),
+        remedy=f"{closest(str(column), tuple(names))} "
+        "Say which one it is: columns in a configuration, --map in batch mode.",
     )
 
 

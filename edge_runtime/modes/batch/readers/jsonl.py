@@ -9,11 +9,10 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 
-from edge_runtime.errors import ConfigError, EdgeError, SourceError
+from edge_runtime.errors import EdgeError, SourceError
 from edge_runtime.modes.batch.job import BatchJob, Schema
 from edge_runtime.modes.batch.readers.block import Block, as_kept_dtype, time_of
-from edge_runtime.registry import closest
-from edge_runtime.sources.columns import times, unreadable
+from edge_runtime.sources.columns import no_column, times, unreadable
 from edge_runtime.spec import StreamSpec
 
 __all__ = ["JsonLinesReader"]
@@ -140,12 +139,7 @@ class JsonLinesReader:
         time = [] if self._time.column is None else [str(self._time.column)]
         for name in [*self._channels, *time, *self._keep]:
             if found and name not in found:
-                raise ConfigError(
-                    f"there is no column {name!r}",
-                    where=str(self._path),
-                    expected=f"one of {', '.join(sorted(found))}",
-                    remedy=closest(name, tuple(sorted(found))),
-                )
+                raise no_column(name, sorted(found), self._path)
 
 
 def _text(value: Any) -> str | None:
