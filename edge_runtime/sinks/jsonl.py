@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from edge_runtime.errors import Rejected, SinkError, Transient
-from edge_runtime.types import Estimates, Output
+from edge_runtime.sinks.rows import rows_of
+from edge_runtime.types import Output
 
 __all__ = ["JsonLinesConfig", "JsonLinesSink"]
 
@@ -25,36 +25,47 @@ class JsonLinesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         path: The file; it is appended to, its folder is made if missing.
         estimates: Whether estimates are written, or decisions alone.
+        aside: Whether samples that came too late, or with wild stamps, are written.
     """
 
     path: Path
     estimates: bool = True
+    aside: bool = False
+
+
+class _Mark(msgspec.Struct, frozen=True):
+    """A length of one file, which its numbers on its disk tell from any other."""
+
+    device: int
+    inode: int
+    length: int
 
 
 class JsonLinesSink:
     """Appends one JSON object a line for every estimate and every decision.
 
     Numbers are written so that reading them gives the same bits; NaN is null.
-    Delivery: a block is written whole or, after an error, not at all; flushed
-    to the system after every block and to the disk at close. Thread: one.
+    Delivery: exactly once into a regular file; a block is written whole or, after an
+    error, not at all; flushed to the system after every block and to the disk at
+    close. Into a pipe or a device: at least once. Thread: one.
     """
 
     Config = JsonLinesConfig
 
     def __init__(self, config: JsonLinesConfig) -> None:
         self._config = config
-        self._device = ""
+        self._device, self._epoch = "", 0
         self._file: int | None = None
         self._length: int | None = None
 
-    def open(self, device: str) -> None:
+    def open(self, device: str, *, epoch: int = 0) -> None:
         """Open the file for appending; a line that a power cut tore is ended first.
 
         Raises:
             Transient: There is no space.
             Rejected: The file cannot be written.
         """
-        self._device = device
+        self._device, self._epoch = device, epoch
         path = self._config.path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,17 +86,57 @@ class JsonLinesSink:
             Rejected: The file cannot be written, or is not open.
         """
         if self._file is None:
-            raise Rejected(
-                "is not open",
-                where=str(self._config.path),
-                expected="open before write",
-                remedy="Open the sink first.",
-            )
-        lines = b"".join(msgspec.json.encode(row) + b"\n" for row in self._rows(output))
+            raise self._not_open()
+        wanted = self._config
+        rows = rows_of(
+            self._device, self._epoch, output, estimates=wanted.estimates, aside=wanted.aside
+        )
+        lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
         try:
             self._append(self._file, lines)
         except OSError as error:
             raise self._failed(error) from error
+
+    def mark(self, *, is_durable: bool) -> bytes:
+        """Return the file and its length; empty where there is no end to go back to.
+
+        Raises:
+            Transient: What was written may not be on the disk.
+            Rejected: The file is not open.
+        """
+        if self._file is None:
+            raise self._not_open()
+        if self._length is None:
+            return b""
+        try:
+            if is_durable:
+                os.fsync(self._file)
+            status = os.fstat(self._file)
+        except OSError as error:
+            raise self._failed(error) from error
+        return msgspec.msgpack.encode(_Mark(status.st_dev, status.st_ino, self._length))
+
+    def resume(self, mark: bytes) -> None:
+        """Cut off what came after ``mark``; a file that was replaced since is left alone.
+
+        Raises:
+            Transient: The file cannot be cut.
+            Rejected: The file is not open.
+        """
+        if self._file is None:
+            raise self._not_open()
+        if not mark or self._length is None:
+            return
+        then = msgspec.msgpack.decode(mark, type=_Mark)
+        status = os.fstat(self._file)
+        is_same = (status.st_dev, status.st_ino) == (then.device, then.inode)
+        if not is_same or self._length <= then.length:
+            return
+        try:
+            os.ftruncate(self._file, then.length)
+        except OSError as error:
+            raise self._failed(error) from error
+        self._length = then.length
 
     def close(self) -> None:
         """Sync to the disk and close; safe to call twice.
@@ -104,14 +155,6 @@ class JsonLinesSink:
         finally:
             os.close(file)
 
-    def _rows(self, output: Output) -> Iterator[dict[str, object]]:
-        head = {"device": self._device, "stream": output.stream}
-        if self._config.estimates:
-            for row in _estimates(output.estimates):
-                yield {"kind": "estimate", **head, **row}
-        for decision in output.decisions:
-            yield {"kind": "decision", **head, **msgspec.structs.asdict(decision)}
-
     def _append(self, file: int, lines: bytes) -> None:
         view = memoryview(lines)
         try:
@@ -128,6 +171,14 @@ class JsonLinesSink:
         if self._length and os.pread(file, 1, self._length - 1) != b"\n":
             self._append(file, b"\n")
 
+    def _not_open(self) -> SinkError:
+        return Rejected(
+            "is not open",
+            where=str(self._config.path),
+            expected="open before write",
+            remedy="Open the sink first.",
+        )
+
     def _failed(self, error: OSError) -> SinkError:
         kind = Transient if error.errno in _PASSING else Rejected
         return kind(
@@ -136,22 +187,3 @@ class JsonLinesSink:
             expected="a file that can be appended to",
             remedy="Free space on the disk, or correct the path and its permissions.",
         )
-
-
-def _estimates(estimates: Estimates) -> Iterator[dict[str, object]]:
-    columns = (
-        estimates.index.tolist(),
-        estimates.start_ns.tolist(),
-        estimates.end_ns.tolist(),
-        estimates.score.tolist(),
-        estimates.value.tolist(),
-    )
-    for index, start_ns, end_ns, score, value in zip(*columns, strict=True):
-        yield {
-            "index": index,
-            "start_ns": start_ns,
-            "end_ns": end_ns,
-            "score": score,
-            "value": value,
-            "effective_id": estimates.effective_id,
-        }

@@ -11,7 +11,10 @@ from msgspec import Meta
 
 from edge_runtime.clock import SystemClock
 from edge_runtime.errors import Rejected
+from edge_runtime.identity import decision_id
 from edge_runtime.ports import Clock
+from edge_runtime.quality import names_of_mask
+from edge_runtime.sinks.rows import id_device
 from edge_runtime.types import Decision, Estimates, Output
 
 __all__ = ["TerminalConfig", "TerminalSink"]
@@ -38,6 +41,8 @@ class TerminalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TerminalSink:
     """Writes one line for every decision, and now and then the latest estimate.
 
+    A decision's line ends with what it is called, for ``edge-runtime explain``.
+
     Delivery: estimates between two lines are not shown. Thread: one.
 
     Args:
@@ -55,10 +60,11 @@ class TerminalSink:
         self._given = output
         self._output: TextIO | None = None
         self._clock = clock or SystemClock()
+        self._device, self._epoch = "", 0
         self._is_coloured = False
         self._shown_ns: dict[str, int] = {}
 
-    def open(self, device: str) -> None:  # noqa: ARG002
+    def open(self, device: str, *, epoch: int = 0) -> None:
         """Find out whether the output is a terminal."""
         output = self._given or sys.stdout
         is_terminal = output.isatty()
@@ -66,6 +72,7 @@ class TerminalSink:
             self._config.colour == "auto" and is_terminal
         )
         self._shown_ns.clear()
+        self._device, self._epoch = device, epoch
         self._output = output
 
     def write(self, output: Output) -> None:
@@ -74,9 +81,11 @@ class TerminalSink:
         Raises:
             Rejected: The terminal is gone, or the sink is not open.
         """
-        lines = [self._decision(decision) for decision in output.decisions]
+        name = output.device or output.stream
+        device = id_device(self._device, output)
+        lines = [self._decision(name, device, decision) for decision in output.decisions]
         if len(output.estimates) and self._is_due(output.stream):
-            lines.append(_estimate(output.stream, output.estimates))
+            lines.append(_estimate(name, output.estimates))
         if lines:
             self._show("".join(f"{line}\n" for line in lines))
 
@@ -103,17 +112,24 @@ class TerminalSink:
         self._shown_ns[stream] = now_ns
         return True
 
-    def _decision(self, decision: Decision) -> str:
-        edge = f"{decision.edge:5}"
+    def _decision(self, name: str, device: str, decision: Decision) -> str:
+        edge = f"{'void' if decision.is_retracted else decision.edge:5}"
         if self._is_coloured:
             edge = f"{_COLOURS[decision.edge]}{edge}{_PLAIN}"
-        time = _time(decision.time_ns)
-        return f"{time}  {decision.stream:12}  {edge}  {decision.label}  {decision.value:.4g}"
+        shown = f"{name:12}  {edge}  {decision.label}  {decision.value:.4g}"
+        result = decision_id(device, self._epoch, decision)
+        return f"{_time(decision.time_ns)}  {shown}{_suspicion(decision.quality)}  {result}"
 
 
-def _estimate(stream: str, estimates: Estimates) -> str:
+def _estimate(name: str, estimates: Estimates) -> str:
     values = "  ".join(f"{value:.4g}" for value in estimates.value[-1].tolist())
-    return f"{_time(int(estimates.end_ns[-1]))}  {stream:12}  now    {values}"
+    mask = 0 if estimates.quality is None else int(estimates.quality[-1])
+    time = _time(int(estimates.end_ns[-1]))
+    return f"{time}  {name:12}  now    {values}{_suspicion(mask)}"
+
+
+def _suspicion(mask: int) -> str:
+    return f"  ({', '.join(names_of_mask(mask))})" if mask else ""
 
 
 def _time(time_ns: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,16 @@ from edge_runtime.sources.instants import TimeConfig, to_instants
 from edge_runtime.sources.recording import RecordingConfig
 from edge_runtime.spec import StreamSpec
 
-__all__ = ["choose", "no_column", "position", "stack", "times", "unreadable"]
+__all__ = [
+    "check_columns",
+    "choose",
+    "keys_of",
+    "no_column",
+    "position",
+    "stack",
+    "times",
+    "unreadable",
+]
 
 
 def choose(config: RecordingConfig, need: StreamSpec) -> list[str | int]:
@@ -66,6 +75,16 @@ def stack(arrays: Sequence[np.ndarray], names: Sequence[object], path: Path) -> 
     Raises:
         SourceError: A column is no column of real numbers, or lengths differ.
     """
+    check_columns(arrays, names, path)
+    return np.stack(arrays, axis=1)
+
+
+def check_columns(arrays: Sequence[np.ndarray], names: Sequence[object], path: Path) -> None:
+    """Check that arrays can stand side by side.
+
+    Raises:
+        SourceError: A column is no column of real numbers, or lengths differ.
+    """
     for array, name in zip(arrays, names, strict=True):
         if array.ndim != 1 or array.dtype.kind not in "iuf" or len(array) != len(arrays[0]):
             raise SourceError(
@@ -74,7 +93,16 @@ def stack(arrays: Sequence[np.ndarray], names: Sequence[object], path: Path) -> 
                 expected=f"real numbers of shape ({len(arrays[0])},)",
                 remedy="Choose other columns, or write the file again.",
             )
-    return np.stack(arrays, axis=1)
+
+
+def keys_of(column: Iterable[object]) -> np.ndarray:
+    """Return which device each row is of, see `Frame`; None where a cell is empty."""
+    known: dict[str, str] = {}
+    texts = ["" if value is None or value != value else str(value) for value in column]
+    keys = np.empty(len(texts), np.object_)
+    # The rows of one device share one text.
+    keys[:] = [known.setdefault(text, text) if text else None for text in texts]
+    return keys
 
 
 def times(config: TimeConfig, column: np.ndarray | None, rows: int, path: Path) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, TextIO, TypeVar
 
@@ -11,7 +12,7 @@ import numpy as np
 from msgspec import Meta
 
 from edge_runtime.errors import EdgeError, SourceError
-from edge_runtime.sources.columns import choose, position, unreadable
+from edge_runtime.sources.columns import choose, keys_of, position, unreadable
 from edge_runtime.sources.instants import TimeConfig, parser_of
 from edge_runtime.sources.recording import Recording, TableConfig, Track
 from edge_runtime.spec import StreamSpec
@@ -90,6 +91,12 @@ class CsvRows:
         self._channels = [self._position(column) for column in choose(config, need)]
         column = config.time.column
         self._time = None if column is None else self._position(column)
+        self._key = None if config.key is None else self._position(config.key)
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether a column names devices."""
+        return self._key is not None
 
     def _position(self, column: str | int) -> int:
         return position(column, self.names, self._config.path)
@@ -139,6 +146,10 @@ class CsvRows:
             self._parse(rows, self._time, parse, f"a time in format {time.format}"), np.int64
         )
 
+    def keys(self, rows: NumberedRows) -> list[str]:
+        """Return the cells that name the device of a block's rows; none without such a column."""
+        return [] if self._key is None else [row[self._key] for _, row in rows]
+
     def _parse(
         self, rows: NumberedRows, column: int, parse: Callable[[str], T], expected: str
     ) -> list[T]:
@@ -165,15 +176,19 @@ class CsvRows:
 def _track(rows: CsvRows, time: TimeConfig) -> Track:
     samples: list[np.ndarray] = []
     times: list[np.ndarray] = []
+    names: list[str] = []
     for block in rows.blocks():
         samples.append(rows.samples(block))
+        names += map(sys.intern, rows.keys(block))
         found = rows.times(block)
         if found is not None:
             times.append(found)
     joined = np.concatenate(samples) if samples else rows.samples([])
+    keys = keys_of(names) if rows.has_keys else None
     if time.column is None:
-        return Track(time.grid(len(joined)), joined)
-    return Track(np.concatenate(times) if times else np.empty(0, np.int64), joined)
+        return Track(time.grid(len(joined)), joined, keys=keys)
+    time_ns = np.concatenate(times) if times else np.empty(0, np.int64)
+    return Track(time_ns, joined, keys=keys)
 
 
 def _number(text: str) -> float:

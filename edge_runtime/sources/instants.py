@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import Annotated, Literal
 
 import msgspec
@@ -15,11 +16,12 @@ from edge_runtime.errors import ConfigError
 
 __all__ = ["Instant", "TimeConfig", "TimeFormat", "instant_ns", "parser_of", "to_instants"]
 
-TimeFormat = Literal["iso", "unix_s", "unix_ns"]
+TimeFormat = Literal["iso", "unix_s", "unix_ms", "unix_ns"]
 Instant = Annotated[datetime, Meta(tz=True)]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LARGEST = (1 << 63) - 1
+_UNITS_NS = {"unix_s": 1_000_000_000, "unix_ms": 1_000_000, "unix_ns": 1}
 
 
 class TimeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,7 +45,8 @@ class TimeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if (self.column is None) != has_grid or (self.column is not None and has_part):
             raise ConfigError(
                 "time names neither a column nor a start with a step, or both",
-                expected="{column: NAME, format: iso|unix_s|unix_ns} or {start: TIME, step_s: S}",
+                expected="{column: NAME, format: iso|unix_s|unix_ms|unix_ns} "
+                "or {start: TIME, step_s: S}",
                 remedy="Give one of the two.",
             )
 
@@ -69,7 +72,9 @@ def instant_ns(instant: datetime) -> int:
 
 def parser_of(format: TimeFormat) -> Callable[[str], int]:  # noqa: A002
     """Return the function that reads one time as text; it raises ValueError."""
-    return {"iso": _from_iso, "unix_s": _from_seconds, "unix_ns": _from_nanoseconds}[format]
+    if format == "unix_ns":
+        return _from_nanoseconds
+    return _from_iso if format == "iso" else partial(_from_decimal, unit_ns=_UNITS_NS[format])
 
 
 def to_instants(times: np.ndarray, format: TimeFormat) -> np.ndarray:  # noqa: A002
@@ -89,7 +94,7 @@ def to_instants(times: np.ndarray, format: TimeFormat) -> np.ndarray:  # noqa: A
         return np.array([parse(str(time)) for time in times], np.int64)
     if times.dtype.kind not in "iuf" or format == "iso":
         raise ValueError(f"a column of {times.dtype} is no time in format {format}")
-    return _from_numbers(times, 1 if format == "unix_ns" else 1_000_000_000)
+    return _from_numbers(times, _UNITS_NS[format])
 
 
 def _from_datetime64(times: np.ndarray) -> np.ndarray:
@@ -99,6 +104,8 @@ def _from_datetime64(times: np.ndarray) -> np.ndarray:
 
 
 def _from_numbers(times: np.ndarray, unit_ns: int) -> np.ndarray:
+    if times.dtype.kind in "iu":
+        return _from_integers(times, unit_ns)
     if not np.isfinite(times).all() or (np.abs(times.astype(np.float64)) * unit_ns >= 2**63).any():
         raise ValueError("a time is missing or out of range")
     # Whole and broken part apart: their product would lose nanoseconds.
@@ -108,15 +115,24 @@ def _from_numbers(times: np.ndarray, unit_ns: int) -> np.ndarray:
     return result
 
 
+def _from_integers(times: np.ndarray, unit_ns: int) -> np.ndarray:
+    """Multiply exactly: nanoseconds since 1970 are more than a float64 can hold."""
+    if len(times) and max(-int(times.min()), int(times.max())) > _LARGEST // unit_ns:
+        raise ValueError("a time is out of range")
+    instants: np.ndarray = times.astype(np.int64)
+    instants *= unit_ns
+    return instants
+
+
 def _from_iso(text: str) -> int:
     return instant_ns(datetime.fromisoformat(text.strip()))
 
 
-def _from_seconds(text: str) -> int:
+def _from_decimal(text: str, unit_ns: int) -> int:
     try:
-        return _bounded(int((Decimal(text.strip()) * 1_000_000_000).to_integral_value()))
+        return _bounded(int((Decimal(text.strip()) * unit_ns).to_integral_value()))
     except (InvalidOperation, OverflowError) as error:
-        raise ValueError(f"{text!r} is no number of seconds") from error
+        raise ValueError(f"{text!r} is no number") from error
 
 
 def _from_nanoseconds(text: str) -> int:

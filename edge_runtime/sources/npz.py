@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from edge_runtime.errors import EdgeError, SourceError
-from edge_runtime.sources.columns import choose, position, stack, times, unreadable
+from edge_runtime.sources.columns import (
+    check_columns,
+    choose,
+    keys_of,
+    position,
+    stack,
+    times,
+    unreadable,
+)
 from edge_runtime.sources.recording import Recording, TableConfig, Track
 from edge_runtime.spec import StreamSpec
 
@@ -62,7 +70,22 @@ def read_npz(config: NpzConfig, need: StreamSpec) -> Track:
 def _track(arrays: Mapping[str, Any], config: NpzConfig, need: StreamSpec) -> Track:
     samples = _joined(arrays, config, need) if config.array else _apart(arrays, config, need)
     column = None if config.time.column is None else _array(arrays, config.time.column, config)
-    return Track(times(config.time, column, len(samples), config.path), samples)
+    time_ns = times(config.time, column, len(samples), config.path)
+    return Track(time_ns, samples, keys=_keys(arrays, config, len(samples)))
+
+
+def _keys(arrays: Mapping[str, Any], config: NpzConfig, rows: int) -> np.ndarray | None:
+    if config.key is None:
+        return None
+    array = _array(arrays, config.key, config)
+    if array.shape != (rows,):
+        raise SourceError(
+            f"array {config.key!r} has shape {array.shape}",
+            where=str(config.path),
+            expected=f"({rows},), the device of each row",
+            remedy="Choose another array.",
+        )
+    return keys_of(array.tolist())
 
 
 def _apart(arrays: Mapping[str, Any], config: NpzConfig, need: StreamSpec) -> np.ndarray:
@@ -81,8 +104,13 @@ def _joined(arrays: Mapping[str, Any], config: NpzConfig, need: StreamSpec) -> n
         )
     places = choose(config, need) if config.columns else list(range(len(need.names)))
     names = [str(i) for i in range(array.shape[1])]
-    chosen = [array[:, position(place, names, config.path)] for place in places]
-    return stack(chosen, places, config.path)
+    order = [position(place, names, config.path) for place in places]
+    chosen = [array[:, place] for place in order]
+    if order != list(range(len(names))):
+        return stack(chosen, places, config.path)
+    # As it should be already: a copy would take the memory of the recording once more.
+    check_columns(chosen, places, config.path)
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
 
 def _array(arrays: Mapping[str, Any], name: str | int, config: NpzConfig) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edge_runtime.errors import EdgeError, MissingExtra
-from edge_runtime.sources.columns import choose, position, stack, times, unreadable
+from edge_runtime.sources.columns import choose, keys_of, position, stack, times, unreadable
 from edge_runtime.sources.recording import Recording, TableConfig, Track
 from edge_runtime.spec import StreamSpec
 
@@ -47,16 +47,19 @@ def read_parquet(config: TableConfig, need: StreamSpec) -> Track:
 
 def _track(file: Any, config: TableConfig, need: StreamSpec) -> Track:
     available = list(file.schema_arrow.names)
-    wanted = choose(config, need)
-    names = [available[position(column, available, config.path)] for column in wanted]
-    column = config.time.column
-    time_name = None if column is None else available[position(column, available, config.path)]
-    table = file.read(columns=[*names, *([time_name] if time_name else [])])
+
+    def named(column: str | int | None) -> str | None:
+        return None if column is None else available[position(column, available, config.path)]
+
+    names = [named(column) for column in choose(config, need)]
+    time_name, key_name = named(config.time.column), named(config.key)
+    table = file.read(columns=[name for name in (*names, time_name, key_name) if name is not None])
     samples = stack([_numpy(table, name) for name in names], names, config.path)
     instants = None if time_name is None else _numpy(table, time_name)
-    return Track(times(config.time, instants, len(samples), config.path), samples)
+    keys = None if key_name is None else keys_of(table.column(key_name).to_pylist())
+    return Track(times(config.time, instants, len(samples), config.path), samples, keys=keys)
 
 
-def _numpy(table: Any, name: str) -> np.ndarray:
+def _numpy(table: Any, name: str | None) -> np.ndarray:
     array: np.ndarray = table.column(name).to_numpy()
     return array

@@ -75,9 +75,12 @@ class TableConfig(RecordingConfig, frozen=True, kw_only=True):
 
     Attributes:
         time: Where event times come from.
+        key: Column that names the device of a row, by name or number, where the file
+            holds many; None for one device.
     """
 
     time: TimeConfig
+    key: str | int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,8 +93,15 @@ class TableConfig(RecordingConfig, frozen=True, kw_only=True):
             )
 
     @property
+    def declared_key(self) -> str | int | None:
+        """What names the device of a row; None for one device."""
+        return self.key
+
+    @property
     def declared_rate_hz(self) -> float | None:
-        """Samples a second, from ``rate_hz`` or the step."""
+        """Samples a second, from ``rate_hz`` or the step; of many devices nothing tells it."""
+        if self.key is not None:
+            return None
         return 1 / self.time.step_s if self.rate_hz is None and self.time.step_s else self.rate_hz
 
 
@@ -102,11 +112,13 @@ class Track(msgspec.Struct, frozen=True, eq=False):
         time_ns: Event times, shape (n,), int64, in the order of the file.
         samples: Shape (n, channels), channels as needed, any real dtype.
         rate_hz: Samples a second, where the file tells it.
+        keys: Which device each row is of, see `Frame`; None for one device.
     """
 
     time_ns: np.ndarray
     samples: np.ndarray
     rate_hz: float | None = None
+    keys: np.ndarray | None = None
 
 
 class Recording:
@@ -114,7 +126,8 @@ class Recording:
 
     Delivery: can be replayed; opened at index k it delivers exactly the rows
     from k on. Rows are delivered as they stand, also missing values and rows
-    out of order. Thread: one reads, any may close.
+    out of order. The rows stay in memory until it is closed. Thread: one reads,
+    any may close.
 
     Args:
         config: Options.
@@ -142,12 +155,13 @@ class Recording:
         self._step_ns: int | None = None
         self._position = 0
         self._last = 0
+        self._was_opened = False
         self._current_pace: Pace = Unpaced()
 
     @property
     def is_exhausted(self) -> bool:
         """Whether the last row was delivered; False before the first open."""
-        return self._track is not None and self._position >= self._last
+        return self._was_opened and self._position >= self._last
 
     def open(self, stream: str, need: StreamSpec, index: int) -> None:
         """Load the file and start at row ``index``, or at ``first_row`` if that is later.
@@ -165,14 +179,14 @@ class Recording:
         self._position = max(index, config.first_row)
         self._stream = stream
         track.samples.flags.writeable = False
-        self._track = track
+        self._track, self._was_opened = track, True
         self._step_ns = _steady_step(track.time_ns)
         self._current_pace = self.pace or self._own_pace(track)
 
     def read(self, timeout_s: float) -> Frame | None:
         """Return the next block as soon as its pace allows; None if not within ``timeout_s``."""
         track, first = self._track, self._position
-        if track is None or self._closed.is_set() or first >= self._last:
+        if track is None or self._closed.is_set() or self.is_exhausted:
             return None
         # Only our own pace notices that the source is closed.
         patience_s = timeout_s if self.pace is None else min(timeout_s, _FOREIGN_PACE_S)
@@ -183,12 +197,21 @@ class Recording:
         self._position = last
         rows = slice(first, last)
         return Frame(
-            self._stream, first, track.time_ns[rows], track.samples[rows], step_ns=self._step_ns
+            self._stream,
+            first,
+            track.time_ns[rows],
+            track.samples[rows],
+            step_ns=self._step_ns,
+            keys=None if track.keys is None else track.keys[rows],
         )
 
     def close(self) -> None:
-        """Make a waiting read return and stop; safe to call twice and from any thread."""
+        """Make a waiting read return, and let go of the rows; safe to call twice.
+
+        A device that stays after its recording has ended needs them no more.
+        """
         self._closed.set()
+        self._track, self._current_pace = None, Unpaced()
 
     def _own_pace(self, track: Track) -> Pace:
         if self._config.speed == "max":
@@ -196,7 +219,9 @@ class Recording:
         return RealTime(self._config.speed, self._clock, time_ns=track.time_ns, closed=self._closed)
 
     def _check_rate(self, rate_hz: float | None, need: StreamSpec) -> None:
-        if rate_hz is not None and not _is_close(rate_hz, need.rate_hz):
+        if rate_hz is None or need.grid is not None:
+            return
+        if not _is_close(rate_hz, need.rate_hz):
             raise ConfigError(
                 f"the recording has {rate_hz:g} Hz",
                 where=str(self._config.path),
@@ -209,7 +234,8 @@ def _steady_step(time_ns: np.ndarray) -> int | None:
     """Return the time from each row to the next, if it is the same within one ns."""
     steps = np.diff(time_ns)
     step_ns = int(steps[0]) if len(steps) else 0
-    return step_ns if step_ns > 0 and (np.abs(steps - step_ns) <= 1).all() else None
+    is_steady = step_ns > 0 and step_ns - 1 <= steps.min() and steps.max() <= step_ns + 1
+    return step_ns if is_steady else None
 
 
 def _last_row(config: RecordingConfig, rows: int) -> int:

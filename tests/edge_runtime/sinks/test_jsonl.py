@@ -8,14 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.errors import Rejected, Transient
+from edge_runtime.quality import MASK, Quality
 from edge_runtime.sinks.jsonl import JsonLinesConfig, JsonLinesSink
-from edge_runtime.types import Estimates, Output
+from edge_runtime.types import Estimates, Output, SideRows
 
 
 def _lines(path: Path) -> list[dict[str, object]]:
@@ -37,6 +39,7 @@ def test_every_estimate_and_decision_is_a_line(tmp_path: Path, output: Output) -
     first, _, decision = _lines(tmp_path / "x.jsonl")
     assert first == {
         "kind": "estimate",
+        "result": "pump-1/0/pump/3",
         "device": "pump-1",
         "stream": "pump",
         "index": 3,
@@ -48,6 +51,7 @@ def test_every_estimate_and_decision_is_a_line(tmp_path: Path, output: Output) -
     }
     assert decision == {
         "kind": "decision",
+        "result": "pump-1/0/pump/7/bearing/worn/start",
         "device": "pump-1",
         "stream": "pump",
         "index": 7,
@@ -60,6 +64,70 @@ def test_every_estimate_and_decision_is_a_line(tmp_path: Path, output: Output) -
         "tier": "edge",
         "revision": 0,
     }
+
+
+def test_revisions_retractions_and_samples_set_aside_are_lines(
+    tmp_path: Path, output: Output
+) -> None:
+    """A line says which revision it is, whether it takes something back, and what was left out."""
+    told = msgspec.structs.replace(output.estimates, revision=np.array([1, 2]))
+    void = msgspec.structs.replace(output.decisions[0], revision=1, is_retracted=True)
+    side = SideRows("late", np.array([5]), np.array([[1.5, 2.5]]))
+    late = Output("pump", told, (void,), retracted=told, aside=(side,))
+    sink = JsonLinesSink(JsonLinesConfig(tmp_path / "x.jsonl", aside=True))
+
+    sink.open("pump-1")
+    sink.write(late)
+    sink.close()
+
+    lines = _lines(tmp_path / "x.jsonl")
+    assert [line.get("revision") for line in lines] == [1, 2, 1, 2, 1, None]
+    assert [line.get("is_retracted", False) for line in lines] == [False] * 2 + [True] * 3 + [False]
+    assert lines[-1] == {
+        "kind": "sample",
+        "device": "pump-1",
+        "stream": "pump",
+        "reason": "late",
+        "time_ns": 5,
+        "values": [1.5, 2.5],
+    }
+
+
+def test_results_of_one_of_many_devices_say_which(tmp_path: Path, output: Output) -> None:
+    """Its name may be any text; it parts no id."""
+    _write(tmp_path / "x.jsonl", msgspec.structs.replace(output, device="hall 3/press"))
+
+    lines = _lines(tmp_path / "x.jsonl")
+    assert {line["device"] for line in lines} == {"hall 3/press"}
+    assert {line["result"].split("/")[0] for line in lines} == {"hall%203%2Fpress"}
+
+
+def test_a_suspect_sample_says_why(tmp_path: Path, output: Output) -> None:
+    """Also where it was set aside."""
+    side = SideRows("late", np.array([5, 6]), np.zeros((2, 1)), np.array([0, 1], MASK))
+    sink = JsonLinesSink(JsonLinesConfig(tmp_path / "x.jsonl", aside=True))
+
+    sink.open("pump-1")
+    sink.write(msgspec.structs.replace(output, aside=(side,)))
+    sink.close()
+
+    *_, well, row = _lines(tmp_path / "x.jsonl")
+    assert "quality" not in well
+    assert row["quality"] == ["saturated"]
+
+
+def test_a_suspect_row_says_why(tmp_path: Path, output: Output) -> None:
+    """Each of its flaws has a name; rows about which nothing is known have no such key."""
+    estimates = msgspec.structs.replace(output.estimates, quality=np.array([0, 3], MASK))
+    decision = msgspec.structs.replace(output.decisions[0], quality=int(Quality.FROZEN))
+    suspect = msgspec.structs.replace(output, estimates=estimates, decisions=(decision,))
+
+    _write(tmp_path / "x.jsonl", suspect)
+
+    well, row, start = _lines(tmp_path / "x.jsonl")
+    assert "quality" not in well
+    assert row["quality"] == ["saturated", "frozen"]
+    assert start["quality"] == ["frozen"]
 
 
 def test_missing_value_is_null(tmp_path: Path, output: Output) -> None:
@@ -187,6 +255,69 @@ def test_missing_permission_is_rejected(tmp_path: Path) -> None:
         JsonLinesSink(JsonLinesConfig(tmp_path / "x.jsonl")).open("pump-1")
 
 
+def _at(path: Path, *outputs: Output) -> bytes:
+    """Write, leave the process as a crash does, and return the last mark."""
+    sink = JsonLinesSink(JsonLinesConfig(path))
+    sink.open("pump-1")
+    for output in outputs:
+        sink.write(output)
+    return sink.mark(is_durable=True)
+
+
+def _resumed(path: Path, mark: bytes) -> None:
+    sink = JsonLinesSink(JsonLinesConfig(path))
+    sink.open("pump-1")
+    sink.resume(mark)
+    sink.close()
+
+
+def test_what_came_after_the_mark_is_taken_back(tmp_path: Path, output: Output) -> None:
+    """Whole lines and a torn one: the file ends where the mark was made."""
+    path = tmp_path / "x.jsonl"
+    mark = _at(path, output)
+    before = path.read_bytes()
+    _at(path, output)
+    with path.open("ab") as file:
+        file.write(b'{"kind": "esti')
+
+    _resumed(path, mark)
+
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["", "of somebody else\n" * 1000])
+def test_a_file_that_was_replaced_is_left_alone(tmp_path: Path, output: Output, text: str) -> None:
+    """A mark is about one file, not about its name."""
+    path = tmp_path / "x.jsonl"
+    mark = _at(path, output)
+    path.rename(tmp_path / "rotated.jsonl")
+    path.write_text(text)
+
+    _resumed(path, mark)
+
+    assert path.read_text() == text
+
+
+def test_a_file_that_was_cut_is_not_filled_up(tmp_path: Path, output: Output) -> None:
+    """Somebody emptied the file: it goes on from its new end."""
+    path = tmp_path / "x.jsonl"
+    mark = _at(path, output)
+    os.truncate(path, 0)
+
+    _resumed(path, mark)
+
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("call", ["mark", "resume"])
+def test_marks_are_of_an_open_file(tmp_path: Path, call: str) -> None:
+    """A sink that is not open has no mark, and none to go back to."""
+    sink = JsonLinesSink(JsonLinesConfig(tmp_path / "x.jsonl"))
+
+    with pytest.raises(Rejected, match="is not open"):
+        sink.mark(is_durable=False) if call == "mark" else sink.resume(b"")
+
+
 def test_writing_before_open_is_rejected(tmp_path: Path, output: Output) -> None:
     """A sink that is not open takes nothing."""
     with pytest.raises(Rejected, match="is not open"):
@@ -201,4 +332,6 @@ def test_pipes_are_written_too(tmp_path: Path, output: Output) -> None:
     _write(tmp_path / "pipe", output)
 
     assert os.read(reader, 1 << 16).count(b"\n") == 3
+    assert _at(tmp_path / "pipe", output) == b""
+    _resumed(tmp_path / "pipe", b"")
     os.close(reader)

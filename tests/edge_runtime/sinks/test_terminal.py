@@ -6,9 +6,11 @@ import io
 import os
 
 import msgspec
+import numpy as np
 import pytest
 
 from edge_runtime.errors import Rejected
+from edge_runtime.quality import MASK
 from edge_runtime.sinks.terminal import TerminalConfig, TerminalSink
 from edge_runtime.testing import FakeClock
 from edge_runtime.types import Output
@@ -39,9 +41,44 @@ def test_decision_and_latest_estimate_are_lines(output: Output) -> None:
     _sink(screen).write(output)
 
     assert screen.getvalue().splitlines() == [
-        "1970-01-01 00:00:07.000  pump          start  worn  0.9123",
+        "1970-01-01 00:00:07.000  pump          start  worn  0.9123"
+        "  pump-1/0/pump/7/bearing/worn/start",
         "1970-01-01 00:00:07.000  pump          now    nan  0.3333",
     ]
+
+
+def test_one_of_many_devices_is_named_in_place_of_the_stream(output: Output) -> None:
+    """A person wants to know which one it was."""
+    screen = Screen()
+
+    _sink(screen).write(msgspec.structs.replace(output, device="press 3"))
+
+    first, second = screen.getvalue().splitlines()
+    assert "press 3       start  worn  0.9123  press%203/0/pump/7/" in first
+    assert "press 3       now" in second
+
+
+def test_what_is_taken_back_is_shown_as_void(output: Output) -> None:
+    """A person sees that an alarm was none."""
+    screen = Screen()
+    void = msgspec.structs.replace(output.decisions[0], revision=1, is_retracted=True)
+
+    _sink(screen).write(msgspec.structs.replace(output, decisions=(void,)))
+
+    assert "pump          void   worn" in screen.getvalue()
+
+
+def test_suspect_lines_say_why(output: Output) -> None:
+    """What is wrong with the sensor stands behind the value it has spoilt."""
+    screen = Screen()
+    estimates = msgspec.structs.replace(output.estimates, quality=np.array([0, 3], MASK))
+    decision = msgspec.structs.replace(output.decisions[0], quality=1)
+
+    _sink(screen).write(Output("pump", estimates, (decision,)))
+
+    first, second = screen.getvalue().splitlines()
+    assert first.endswith("0.9123  (saturated)  pump-1/0/pump/7/bearing/worn/start")
+    assert second.endswith("(saturated, frozen)")
 
 
 def test_estimates_are_rate_limited_and_decisions_are_not(output: Output) -> None:
@@ -53,7 +90,7 @@ def test_estimates_are_rate_limited_and_decisions_are_not(output: Output) -> Non
         clock.advance(seconds)
         sink.write(output)
 
-    assert screen.getvalue().count("start") == 4
+    assert screen.getvalue().count("  start  ") == 4
     assert screen.getvalue().count("now") == 2
 
 

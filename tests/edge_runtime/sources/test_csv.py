@@ -61,6 +61,37 @@ def test_file_without_a_header_is_read_by_numbers(
     np.testing.assert_array_equal(_read(source, need)[0], [[2, 1], [4, 3]])
 
 
+def test_a_column_may_name_the_device_of_each_row(
+    tmp_path: Path, make: Make, need: StreamSpec
+) -> None:
+    """As it stands there; an empty cell names none, and no step is a device's own."""
+    (tmp_path / "a.csv").write_text("x,y,site\n1,2,A 7\n3,4,\n5,6,A 7\n7,8,012\n")
+    source = make("csv", "a.csv", key="site", block=3)
+    source.open("s", need, 0)
+
+    frames = read_all(source)
+
+    keys = [frame.keys.tolist() for frame in frames if frame.keys is not None]
+    assert keys == [["A 7", None, "A 7"], ["012"]]
+
+
+def test_without_a_key_there_are_no_devices(tmp_path: Path, make: Make, need: StreamSpec) -> None:
+    """A recording of one device says so by nothing."""
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n")
+    source = make("csv", "a.csv")
+    source.open("s", need, 0)
+
+    assert [frame.keys for frame in read_all(source)] == [None]
+
+
+def test_a_key_that_is_no_column_is_named(tmp_path: Path, make: Make, need: StreamSpec) -> None:
+    """With the columns that there are."""
+    (tmp_path / "a.csv").write_text("x,y,site\n1,2,a\n")
+
+    with pytest.raises(ConfigError, match="no column 'sites'"):
+        make("csv", "a.csv", key="sites").open("s", need, 0)
+
+
 def test_missing_cells_are_nan(tmp_path: Path, make: Make, need: StreamSpec) -> None:
     """Blank cells and NaN are delivered as NaN, for the pipeline to count."""
     (tmp_path / "a.csv").write_text("x,y\n,2\nNaN, \n1e-3,-inf\n")
@@ -82,6 +113,7 @@ def test_empty_lines_are_no_rows(tmp_path: Path, make: Make, need: StreamSpec) -
     [
         ("iso", ["2013-01-01T00:00:00Z", "2013-01-01 01:00:00.5+01:00"], [0, 500_000_000]),
         ("unix_s", ["1356998400", "1356998400.000000001"], [0, 1]),
+        ("unix_ms", ["1356998400000", "1356998400000.000001"], [0, 1]),
         ("unix_ns", ["1356998400000000000", "1356998399999999999"], [0, -1]),
     ],
 )

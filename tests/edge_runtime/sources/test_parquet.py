@@ -110,3 +110,18 @@ def test_missing_pyarrow_says_how_to_install_it(
 
     with pytest.raises(MissingExtra, match=r'pip install "edge-runtime\[cloud\]"'):
         source.open("s", need, 0)
+
+
+def test_a_column_may_name_the_device_of_each_row(
+    tmp_path: Path, make: Make, need: StreamSpec
+) -> None:
+    """Text or whole numbers, as they stand there; a null names none."""
+    _save(tmp_path / "a.parquet", x=[1.0] * 3, y=[1.0] * 3, site=[7, None, 12])
+    source = make("parquet", "a.parquet", key="site")
+
+    source.open("s", need, 0)
+    frame = source.read(0)
+
+    assert frame is not None
+    assert frame.keys is not None
+    assert frame.keys.tolist() == ["7", None, "12"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -230,6 +231,23 @@ def test_close_from_another_thread_ends_a_wait() -> None:
 
     assert not reader.is_alive()
     assert frames == [None]
+
+
+def test_a_closed_recording_lets_go_of_its_rows() -> None:
+    """A device that stays after the end keeps no recording in memory, and knows that it ended."""
+    track = _track()
+    rows = weakref.ref(track.samples)
+    tracks = [track]
+    del track
+    source = Recording(RecordingConfig(path=Path("a.csv")), lambda _: tracks.pop())
+    source.open("s", NEED, 0)
+    read_all(source)
+
+    source.close()
+
+    assert rows() is None
+    assert source.is_exhausted
+    assert source.read(0) is None
 
 
 def test_grid_of_broken_steps_does_not_drift() -> None:
