@@ -12,6 +12,7 @@ log = logging.getLogger(__name__)
 
 _ROOM = 4
 _LEAST_BYTES = 1 << 20
+_PIECE = bytes(1 << 16)
 
 
 class Ballast:
@@ -29,12 +30,13 @@ class Ballast:
         self._path = path
         self._size_bytes = size_bytes
         self._is_there = path.exists() and path.stat().st_size >= size_bytes > 0
+        self._is_refused = False
 
     def release(self) -> bool:
         """Give the space back; False when there is none to give."""
         was_there, self._is_there = self._is_there, False
         self._path.unlink(missing_ok=True)
-        if was_there:
+        if was_there and self._size_bytes:
             log.warning("ballast.released", extra={"path": str(self._path)})
         return was_there and self._size_bytes > 0
 
@@ -46,10 +48,22 @@ class Ballast:
         try:
             # Real bytes: a sparse file would hold back nothing.
             if self._size_bytes:
-                self._path.write_bytes(bytes(self._size_bytes))
+                self._write()
         except OSError as error:
             self._path.unlink(missing_ok=True)
-            log.warning("ballast.refused", extra={"path": str(self._path), "why": str(error)})
+            self._note_refusal(error)
             return False
-        self._is_there = True
+        self._is_there, self._is_refused = True, False
         return True
+
+    def _note_refusal(self, error: OSError) -> None:
+        """Say it once: whoever waits for room asks again every second."""
+        if not self._is_refused:
+            log.warning("ballast.refused", extra={"path": str(self._path), "why": str(error)})
+        self._is_refused = True
+
+    def _write(self) -> None:
+        """Write it in pieces: a device has less memory than disk."""
+        with self._path.open("wb") as file:
+            for start in range(0, self._size_bytes, len(_PIECE)):
+                file.write(_PIECE[: self._size_bytes - start])

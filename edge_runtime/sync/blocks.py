@@ -10,10 +10,35 @@ import msgspec
 from edge_runtime.sync.frames import Kind
 from edge_runtime.types import ClockQuality, Table
 
-__all__ = ["Batch", "Block", "LossReason", "OutboxStats", "Resume", "pieces"]
+__all__ = [
+    "OVERHEAD_BYTES",
+    "Batch",
+    "Block",
+    "Key",
+    "LossReason",
+    "OutboxStats",
+    "Resume",
+    "pieces",
+]
 
-LossReason = Literal["quota", "age", "disk_full", "corrupt", "too_large", "not_kept_by_cloud"]
+Key = tuple[int, int, str]
+"""Incarnation, epoch and stream: within them sequence numbers count up."""
+
+LossReason = Literal[
+    "quota",
+    "thinned",
+    "age",
+    "disk_full",
+    "corrupt",
+    "too_large",
+    "not_kept_by_cloud",
+    "dropped_by_operator",
+    "restart",
+]
 """Why rows were dropped; sources may commit gaps with reasons of their own."""
+
+OVERHEAD_BYTES = 128
+"""What a block takes besides its body."""
 
 _BLOCK_ROWS = 8192
 _BLOCK_BYTES = 1 << 20
@@ -49,7 +74,8 @@ class Block(msgspec.Struct, frozen=True, eq=False):
         incarnation: Of the ``state.db`` when they were made.
         epoch: Process start that made them.
         seq0: Sequence number of the first row.
-        n: Number of rows.
+        n: Number of rows that it covers.
+        every: Of these, only those whose number is a multiple of this are kept.
         made_ns: When they were committed.
         clock: How far their times may be trusted.
         reason: Why the rows of a gap are lost.
@@ -63,6 +89,7 @@ class Block(msgspec.Struct, frozen=True, eq=False):
     epoch: int
     seq0: int
     n: int
+    every: int
     made_ns: int
     clock: ClockQuality
     reason: str
@@ -91,12 +118,14 @@ class OutboxStats(msgspec.Struct, frozen=True):
         bytes: Bytes they take.
         oldest_ns: When the oldest block was made; None when empty.
         discarded: Rows dropped since the file was created, by reason.
+        written_bytes: What this process wrote to the disk for them.
     """
 
     rows: int
     bytes: int
     oldest_ns: int | None
     discarded: dict[str, int]
+    written_bytes: int
 
 
 def pieces(batch: Batch) -> Iterator[Batch]:

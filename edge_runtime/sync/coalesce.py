@@ -13,16 +13,14 @@ import msgspec
 import numpy as np
 
 from edge_runtime.errors import WireError
-from edge_runtime.sync.blocks import Block
-from edge_runtime.sync.frames import MAX_ROWS, RowFrame, decode_table, encode_frame
+from edge_runtime.pipeline.records import is_quality, with_quality
+from edge_runtime.sync.blocks import Block, Key
+from edge_runtime.sync.frames import MAX_ROWS, RowFrame, decode_table, encode_frame, part_of
 from edge_runtime.types import Table
 
-__all__ = ["Key", "Parcel", "parcels"]
+__all__ = ["Parcel", "parcels"]
 
 _RAW_BYTES = 256 * 1024
-
-Key = tuple[int, int, str]
-"""Incarnation, epoch and stream: within them sequence numbers count up."""
 
 
 class Parcel(msgspec.Struct, frozen=True, eq=False):
@@ -55,74 +53,100 @@ def parcels(
         json: Write frames in the readable form.
     """
     for run in _runs(blocks):
-        frame = _joined(device, run, acked.get(_key(run[0]), 0))
+        frame = _joined(device, run, acked.get(_key(run.blocks[0]), 0))
         if frame is not None:
-            yield from _encoded(frame, run, json=json)
+            yield from _encoded(frame, run.blocks, json=json)
+
+
+class _Run(msgspec.Struct):
+    """Blocks that may share a frame.
+
+    Attributes:
+        blocks: At least one, each following the one before.
+        tables: Their rows; a gap has none.
+        n: Rows of all of them.
+        size: Bytes of their bodies.
+    """
+
+    blocks: list[Block]
+    tables: list[Table]
+    n: int
+    size: int
+
+    def takes(self, block: Block, table: Table) -> bool:
+        """Whether another block looks like these, follows them and fits."""
+        last = self.blocks[-1]
+        return (
+            (last.kind, last.clock, last.every) == (block.kind, block.clock, block.every)
+            and block.kind != "gap"
+            and last.seq0 + last.n == block.seq0
+            and self.n + block.n <= MAX_ROWS
+            and self.size + len(block.body) <= _RAW_BYTES
+            and _looks(self.tables[-1]) == _looks(table)
+        )
+
+    def add(self, block: Block, table: Table) -> None:
+        """Append a block."""
+        self.blocks.append(block)
+        self.tables.append(table)
+        self.n += block.n
+        self.size += len(block.body)
 
 
 def _key(block: Block) -> Key:
     return block.incarnation, block.epoch, block.stream
 
 
-def _runs(blocks: Sequence[Block]) -> list[list[Block]]:
+def _runs(blocks: Sequence[Block]) -> list[_Run]:
     """Group blocks that may share a frame."""
-    runs: list[list[Block]] = []
-    open_run: dict[Key, list[Block]] = {}
+    runs: list[_Run] = []
+    open_run: dict[Key, _Run] = {}
     for block in blocks:
+        table = Table({}) if block.kind == "gap" else decode_table(block.body)
         run = open_run.get(_key(block))
-        if run is None or not _fits(run, block):
-            run = open_run[_key(block)] = []
+        if run is None or not run.takes(block, table):
+            run = open_run[_key(block)] = _Run([], [], 0, 0)
             runs.append(run)
-        run.append(block)
+        run.add(block, table)
     return runs
 
 
-def _fits(run: Sequence[Block], block: Block) -> bool:
-    last = run[-1]
-    return (
-        (last.kind, last.clock) == (block.kind, block.clock)
-        and block.kind != "gap"
-        and last.seq0 + last.n == block.seq0
-        and sum(each.n for each in run) + block.n <= MAX_ROWS
-        and sum(len(each.body) for each in run) + len(block.body) <= _RAW_BYTES
-        and _looks(last) == _looks(block)
-    )
-
-
-def _looks(block: Block) -> list[tuple[str, object, tuple[int, ...]]]:
-    """Describe a block's columns; text of any length looks the same."""
+def _looks(table: Table) -> list[tuple[str, object, tuple[int, ...]]]:
+    """Describe columns; text of any length looks the same, and so do rows with or without masks."""
     return [
         (name, "text" if column.dtype.kind == "U" else column.dtype, column.shape[1:])
-        for name, column in decode_table(block.body).columns.items()
+        for name, column in table.columns.items()
+        if not is_quality(name, column)
     ]
 
 
-def _joined(device: str, run: Sequence[Block], acked: int) -> RowFrame | None:
-    first, last = run[0], run[-1]
-    seq0 = max(first.seq0, acked)
-    n = last.seq0 + last.n - seq0
-    if n <= 0:
+def _joined(device: str, run: _Run, acked: int) -> RowFrame | None:
+    first, last = run.blocks[0], run.blocks[-1]
+    upto = last.seq0 + last.n
+    if acked >= upto:
         return None
-    return RowFrame(
+    whole = RowFrame(
         device=device,
         stream=first.stream,
         epoch=first.epoch,
         incarnation=first.incarnation,
-        seq0=seq0,
-        n=n,
+        seq0=first.seq0,
+        n=upto - first.seq0,
+        every=first.every,
         kind=first.kind,
-        table=_table(run).rows(seq0 - first.seq0, MAX_ROWS),
+        table=_table(run.tables),
         reason=first.reason,
         clock=first.clock,
         made_ns=last.made_ns,
     )
+    return part_of(whole, max(first.seq0, acked), upto)
 
 
-def _table(run: Sequence[Block]) -> Table:
-    if run[0].kind == "gap":
-        return Table({})
-    tables = [decode_table(block.body).columns for block in run]
-    return Table({name: np.concatenate([table[name] for table in tables]) for name in tables[0]})
+def _table(tables: Sequence[Table]) -> Table:
+    if len(tables) == 1:
+        return tables[0]
+    columns = [table.columns for table in with_quality(tables)]
+    return Table({name: np.concatenate([each[name] for each in columns]) for name in columns[0]})
 
 
 def _encoded(frame: RowFrame, run: Sequence[Block], *, json: bool) -> Iterator[Parcel]:
@@ -131,22 +155,17 @@ def _encoded(frame: RowFrame, run: Sequence[Block], *, json: bool) -> Iterator[P
         payload = b"" if _is_bulky(frame) else encode_frame(frame, json=json)
     except WireError:
         payload = b""
-    if payload or frame.n == 1 or frame.kind == "gap":
+    if payload or len(frame.seqs) < 2:
         block = next(each for each in reversed(run) if each.seq0 <= frame.seq0)
         yield Parcel(_key(block), frame.seq0, frame.seq0 + frame.n, payload, block)
         return
-    half = frame.n // 2
-    for first, last in ((0, half), (half, frame.n)):
-        part = msgspec.structs.replace(
-            frame,
-            seq0=frame.seq0 + first,
-            n=last - first,
-            table=frame.table.rows(first, last),
-        )
-        yield from _encoded(part, run, json=json)
+    half, upto = frame.seqs[len(frame.seqs) // 2], frame.seq0 + frame.n
+    for first, last in ((frame.seq0, half), (half, upto)):
+        yield from _encoded(part_of(frame, first, last), run, json=json)
 
 
 def _is_bulky(frame: RowFrame) -> bool:
     """Whether trying to compress it would be a waste of time."""
     raw = sum(column.nbytes for column in frame.table.columns.values())
-    return frame.n > 1 and (raw > 2 * _RAW_BYTES or frame.n > MAX_ROWS)
+    rows = len(frame.seqs)
+    return rows > 1 and (raw > 2 * _RAW_BYTES or rows > MAX_ROWS)

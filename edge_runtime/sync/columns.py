@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import msgspec
@@ -44,11 +45,15 @@ MAX_DECODED_BYTES = 16 * 1024 * 1024
 """Largest table one frame or one outbox block may unfold to."""
 
 _MAX_COLUMNS = 64
+_KNOWN_COLUMNS = 256
 _MAX_DIGITS = 6
+_ORDERS = 3
 _PROBE = 32
+_POWERS = np.array([10.0**digits for digits in range(_MAX_DIGITS + 1)])[:, None, None]
 _MAX_TEXTS = 65536
 _WIDTHS = (1, 2, 4, 8)
 _EXACT = 2.0**53
+_BLOCK_ELEMENTS = 1 << 18
 _DTYPE = r"\A(?:\|b1|\|[iu]1|<[iu][248]|<f[248]|<U[1-9][0-9]{0,3})\Z"
 
 Axis = Annotated[int, Meta(ge=0, le=MAX_DECODED_BYTES)]
@@ -85,7 +90,12 @@ class Column(msgspec.Struct, frozen=True, array_like=True):
 
     def decoded_bytes(self, n: int) -> int:
         """Count the bytes ``n`` rows take as an array."""
-        return self.elements(n) * np.dtype(self.dtype).itemsize
+        return self.elements(n) * _itemsize(self.dtype)
+
+
+@lru_cache(_KNOWN_COLUMNS)
+def _itemsize(dtype: str) -> int:
+    return np.dtype(dtype).itemsize
 
 
 def pack_column(name: str, values: np.ndarray) -> tuple[Column, bytes]:
@@ -121,11 +131,8 @@ def unpack_column(column: Column, n: int, packed: bytes) -> np.ndarray:
             flat = _unpack_texts(column, n, packed)
         case "raw":
             flat = _unpack_raw(column, n, packed)
-        case "decimals":
-            scaled = _unpack_integers(column, n, packed).view("<i8")
-            flat = _from_decimals(scaled, column.digits, column.dtype)
         case _:
-            flat = _narrowed(_unpack_integers(column, n, packed), column.dtype)
+            flat = _unpack_integers(column, n, packed)
     by_axis = flat.reshape(math.prod(column.shape), n)
     return np.ascontiguousarray(by_axis.T).reshape(n, *column.shape)
 
@@ -166,15 +173,20 @@ def describe(name: str, values: np.ndarray) -> Column:
     Raises:
         WireError: Its type or shape cannot be carried.
     """
-    described = Column(name=name, dtype=values.dtype.str, shape=values.shape[1:])
     try:
-        return msgspec.convert(msgspec.to_builtins(described), Column)
+        return _checked(name, values.dtype.str, values.shape[1:])
     except msgspec.ValidationError as error:
         raise WireError(
             f"column {name!r} is {values.dtype} of shape {values.shape}: {error}",
             where="columns",
             expected="integers, floats, bool or text, at most 5 axes",
         ) from error
+
+
+@lru_cache(_KNOWN_COLUMNS)
+def _checked(name: str, dtype: str, shape: tuple[int, ...]) -> Column:
+    """Check a description; a device's blocks have the same few columns for ever."""
+    return msgspec.convert([name, dtype, shape], Column)
 
 
 def _finish(column: Column, packed: bytes, **how: object) -> tuple[Column, bytes]:
@@ -195,14 +207,25 @@ def _pack_integers(column: Column, wide: np.ndarray) -> tuple[Column, bytes]:
 
 def _differenced(wide: np.ndarray) -> tuple[np.ndarray, int]:
     """Return the cheapest of no, first and second differences, zigzagged, and its order."""
-    candidates = [wide]
-    for _ in range(2):
-        candidates.append(np.diff(candidates[-1], prepend=np.int64(0), axis=1))
-    folded = [_zigzag(candidate) for candidate in candidates]
-    # Entropy falls with the log of the size; the first rows hold the start value and do not count.
-    costs = [float(np.log2(each[:, 2:] + 1.0).sum()) for each in folded]
+    candidates = []
+    for order in range(_ORDERS):
+        wide = _steps(wide) if order else wide
+        folded = _zigzag(wide)
+        # The first rows hold the start value and do not count.
+        if not folded[:, 2:].any():
+            return folded, order
+        candidates.append(folded)
+    # Entropy falls with the log of the size.
+    costs = [float(np.log2(each[:, 2:] + 1.0).sum()) for each in candidates]
     order = int(np.argmin(costs))
-    return folded[order], order
+    return candidates[order], order
+
+
+def _steps(values: np.ndarray) -> np.ndarray:
+    """Return each value less the one before it, the first one as it is."""
+    steps = values.copy()
+    steps[:, 1:] -= values[:, :-1]
+    return steps
 
 
 def _zigzag(signed: np.ndarray) -> np.ndarray:
@@ -210,11 +233,26 @@ def _zigzag(signed: np.ndarray) -> np.ndarray:
 
 
 def _unpack_integers(column: Column, n: int, packed: bytes) -> np.ndarray:
+    """Undo differences a few axes at a time: in full width the whole would be eight times it."""
     if column.width == 0:
         raise WireError(f"column {column.name!r} has integers of no width", where="columns")
-    folded = _unshuffled(column, packed, f"<u{column.width}", column.elements(n)).astype("<u8")
-    differences = ((folded >> 1) ^ (~(folded & 1) + 1)).reshape(math.prod(column.shape), n)
-    for _ in range(column.order):
+    restored = _from_decimals if column.filter == "decimals" else _narrowed
+    folded = _unshuffled(column, packed, f"<u{column.width}", column.elements(n))
+    by_axis = folded.reshape(math.prod(column.shape), n)
+    values = np.empty(by_axis.shape, column.dtype)
+    step = max(1, _BLOCK_ELEMENTS // max(1, n))
+    # Once at least, so that an empty column is checked as well.
+    for first in range(0, max(1, len(by_axis)), step):
+        block = slice(first, first + step)
+        values[block] = restored(_summed(by_axis[block], column.order), column)
+    return values
+
+
+def _summed(folded: np.ndarray, order: int) -> np.ndarray:
+    """Undo zigzag and differences, along the rows; unsigned, 64 bits."""
+    wide = folded.astype("<u8")
+    differences = (wide >> 1) ^ (~(wide & 1) + 1)
+    for _ in range(order):
         differences = np.cumsum(differences, axis=1, dtype="<u8")
     return differences
 
@@ -223,10 +261,10 @@ def _wide(column: Column) -> str:
     return "<u8" if column.dtype[1] == "u" else "<i8"
 
 
-def _narrowed(wide: np.ndarray, dtype: str) -> np.ndarray:
-    if dtype[1] not in "biu":
-        raise WireError(f"integers were declared as {dtype}", where="columns")
-    narrowed: np.ndarray = wide.astype(dtype)
+def _narrowed(wide: np.ndarray, column: Column) -> np.ndarray:
+    if column.dtype[1] not in "biu":
+        raise WireError(f"integers were declared as {column.dtype}", where="columns")
+    narrowed: np.ndarray = wide.astype(column.dtype)
     return narrowed
 
 
@@ -234,27 +272,34 @@ def _narrowed(wide: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def _pack_floats(column: Column, values: np.ndarray) -> tuple[Column, bytes]:
-    for digits in range(_MAX_DIGITS + 1):
-        scaled = _decimals(values, digits, column.dtype)
-        if scaled is not None:
-            return _pack_integers(msgspec.structs.replace(column, digits=digits), scaled)
+    for digits in _likely_digits(values[:, :_PROBE], column.dtype):
+        if _is_reversible(values, digits, column.dtype):
+            described = msgspec.structs.replace(column, digits=digits)
+            return _pack_integers(described, _scaled(values, digits))
     return _finish(column, _shuffled(values), filter="raw")
 
 
-def _decimals(values: np.ndarray, digits: int, dtype: str) -> np.ndarray | None:
-    """Return ``values * 10 ** digits`` as integers if that gives back every bit."""
-    if dtype == "<f2" or not _is_reversible(values[:, :_PROBE], digits, dtype):
-        return None
-    return _scaled(values, digits) if _is_reversible(values, digits, dtype) else None
+def _likely_digits(values: np.ndarray, dtype: str) -> list[int]:
+    """Return with how many decimal places the first rows can be kept as integers."""
+    if dtype == "<f2":
+        return []
+    with np.errstate(invalid="ignore", over="ignore"):
+        near = np.rint(values.astype("<f8") * _POWERS)
+        back = (near.astype("<i8") / _POWERS).astype(dtype)
+    bits = f"<u{values.itemsize}"
+    # NaN compares false, so it falls back too.
+    same = (np.abs(near) < _EXACT) & (back.view(bits) == np.ascontiguousarray(values).view(bits))
+    return np.flatnonzero(same.all(axis=(1, 2))).tolist()
 
 
 def _is_reversible(values: np.ndarray, digits: int, dtype: str) -> bool:
+    """Tell whether ``values * 10 ** digits`` as integers give back every bit."""
     with np.errstate(invalid="ignore", over="ignore"):
         near = np.rint(values.astype("<f8") * 10.0**digits)
     # NaN compares false, so it falls back too.
     if not np.all(np.abs(near) < _EXACT):
         return False
-    back = _from_decimals(_scaled(values, digits), digits, dtype)
+    back = _divided(_scaled(values, digits), digits, dtype)
     return back.tobytes() == np.ascontiguousarray(values).tobytes()
 
 
@@ -262,9 +307,13 @@ def _scaled(values: np.ndarray, digits: int) -> np.ndarray:
     return np.rint(values.astype("<f8") * 10.0**digits).astype("<i8")
 
 
-def _from_decimals(scaled: np.ndarray, digits: int, dtype: str) -> np.ndarray:
-    if dtype not in ("<f4", "<f8"):
-        raise WireError(f"decimals were declared as {dtype}", where="columns")
+def _from_decimals(wide: np.ndarray, column: Column) -> np.ndarray:
+    if column.dtype not in ("<f4", "<f8"):
+        raise WireError(f"decimals were declared as {column.dtype}", where="columns")
+    return _divided(wide.view("<i8"), column.digits, column.dtype)
+
+
+def _divided(scaled: np.ndarray, digits: int, dtype: str) -> np.ndarray:
     # Both sides are exact, so the quotient is the float nearest to the decimal number.
     with np.errstate(over="ignore"):
         values: np.ndarray = (scaled / 10.0**digits).astype(dtype)
@@ -281,16 +330,26 @@ def _unpack_raw(column: Column, n: int, packed: bytes) -> np.ndarray:
 
 
 def _pack_texts(column: Column, values: np.ndarray) -> tuple[Column, bytes]:
-    distinct, codes = np.unique(values, return_inverse=True)
+    distinct, codes = _coded(values.ravel())
     width = 1 if len(distinct) <= 256 else 2
     if len(distinct) > _MAX_TEXTS:
         raise WireError(f"column {column.name!r} has {len(distinct)} texts", where="columns")
     try:
-        texts = msgspec.msgpack.encode(distinct.tolist())
+        texts = msgspec.msgpack.encode(distinct)
     except ValueError as error:
         raise WireError(f"column {column.name!r}: {error}", where="columns") from error
     packed = _shuffled(codes.astype(f"<u{width}")) + texts
     return _finish(column, packed, filter="texts", width=width)
+
+
+def _coded(values: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Return the distinct texts, sorted, and the place of each value among them."""
+    if len(values) and (values == values[0]).all():
+        return [values.item(0)], np.zeros(len(values), np.uint8)
+    rows: list[str] = values.tolist()
+    distinct = sorted(set(rows))
+    code_of = {text: code for code, text in enumerate(distinct)}
+    return distinct, np.array([code_of[row] for row in rows], np.int64)
 
 
 def _unpack_texts(column: Column, n: int, packed: bytes) -> np.ndarray:

@@ -16,6 +16,7 @@ from edge_runtime.ports import Clock, Connected, Disconnected, Message, Transpor
 from edge_runtime.sync.drain import Budget, Drain
 from edge_runtime.sync.messages import (
     Ack,
+    Answers,
     BlobChunk,
     CloudState,
     Command,
@@ -26,6 +27,7 @@ from edge_runtime.sync.messages import (
     decode,
     encode,
 )
+from edge_runtime.sync.metered import DayBudget, packet_bytes
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.state import StateStore
 from edge_runtime.sync.topics import Topics
@@ -54,7 +56,10 @@ _SEND_LIMIT = 256
 _LAST_EVERY_NS = 10**9
 _CONGESTED_S = 0.02
 _LONGEST_WAIT_S = 1.0
+# After all rows were sent, those that are committed within this time go together.
+_REST_NS = 50_000_000
 _NEVER_S = float("inf")
+_NO_ANSWERS: Mapping[str, Answers] = {}
 
 
 class LinkStats(msgspec.Struct, frozen=True):
@@ -74,6 +79,7 @@ class LinkStats(msgspec.Struct, frozen=True):
         refused_total: Messages from the broker that did not decode or are not ours.
         handler_errors_total: Exceptions of the handler, all logged.
         discarded_total: Messages given to `send` that had to make room for newer ones.
+        day_left_bytes: Of a metered day; None where the link is not metered.
     """
 
     is_connected: bool
@@ -89,6 +95,7 @@ class LinkStats(msgspec.Struct, frozen=True):
     refused_total: int
     handler_errors_total: int
     discarded_total: int
+    day_left_bytes: int | None
 
 
 class Link:
@@ -99,7 +106,7 @@ class Link:
     Messages given to `send` and answers of the handler at most once.
 
     Thread: one, which calls `run` or `step`; `send`, `show`, `announce`,
-    `wake` and `stats` are callable from any thread.
+    `wake`, `note_commit` and `stats` are callable from any thread.
 
     Args:
         device: Device id, also the client id.
@@ -108,7 +115,7 @@ class Link:
         state: Its epoch and incarnation, after `StateStore.start`.
         clock: For time-outs and rates.
         handle: Answers jobs, chunks and commands.
-        config: Window and rate limit.
+        config: Window, rate limit and bytes a day.
         topics: The topic tree.
         json: Send frames in the readable form.
         jitter: Returns a number from 0 to 1 that stretches time-outs.
@@ -141,16 +148,19 @@ class Link:
         self._is_last_due = False
         self._next_last_ns = clock.monotonic_ns()
         self._to_send: deque[Message] = deque()
+        self._day = DayBudget(config.bytes_per_day, state, clock)
         self._drain = Drain(
             device,
             outbox,
             clock,
             limit=config.inflight_frames,
             budget=Budget(config.bytes_per_s, clock),
+            day=self._day,
             publish=self._publish_frame,
             jitter=jitter,
             json=json,
         )
+        self._rest_ends_ns: int | None = None
         self._is_connected = False
         self._is_cloud_online = False
         self._cloud = CloudState(is_online=False)
@@ -184,7 +194,12 @@ class Link:
             self._is_last_due = True
 
     def announce(
-        self, *, base: Mapping[str, str], effective: Mapping[str, str], runtime: str
+        self,
+        *,
+        base: Mapping[str, str],
+        effective: Mapping[str, str],
+        runtime: str,
+        streams: Mapping[str, Answers] = _NO_ANSWERS,
     ) -> None:
         """Say in ``up/life`` what runs, now and on every connection.
 
@@ -192,24 +207,47 @@ class Link:
             base: Digest of the active base per pipeline stream.
             effective: Effective id per pipeline stream.
             runtime: Version of edge-runtime.
+            streams: What each pipeline stream answers.
         """
         with self._guard:
             self._life = msgspec.structs.replace(
-                self._life, base=dict(base), effective=dict(effective), runtime=runtime
+                self._life,
+                base=dict(base),
+                effective=dict(effective),
+                runtime=runtime,
+                streams=dict(streams),
             )
             self._is_life_due = True
         self._transport.wake()
 
     def wake(self) -> None:
-        """Look at the outbox now; for the writer thread after a commit."""
+        """End the wait of `step` now; for whoever has set the ``stop`` of `run`."""
         self._transport.wake()
+
+    def note_commit(self) -> None:
+        """Look at the outbox, at the latest when a rest ends; for the writer after a commit."""
+        if self._rest_ends_ns is None:
+            self._transport.wake()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker is there."""
+        return self._is_connected
+
+    @property
+    def is_day_spent(self) -> bool:
+        """Whether a metered day is spent but for what decisions may still take.
+
+        Then life and acknowledgements flow, and decisions as long as their share lasts.
+        """
+        return not self._day.allows(0, is_urgent=False)
 
     def stats(self) -> LinkStats:
         """Return the counters."""
         return LinkStats(
             is_connected=self._is_connected,
             is_cloud_online=self._is_cloud_online,
-            backlog_rows=self._outbox.stats().rows,
+            backlog_rows=self._outbox.rows,
             inflight_frames=self._drain.inflight_frames,
             connections_total=self._connections_total,
             frames_sent_total=self._drain.frames_sent_total,
@@ -220,6 +258,7 @@ class Link:
             refused_total=self._refused_total,
             handler_errors_total=self._handler_errors_total,
             discarded_total=self._discarded_total,
+            day_left_bytes=self._day.left_bytes,
         )
 
     # --- the link's thread --------------------------------------------------------------
@@ -246,13 +285,15 @@ class Link:
         Raises:
             StoreError: The outbox failed.
         """
-        wait_s = self._send_all(timeout_s)
+        event = self._transport.receive(self._send_all(timeout_s))
+        if event is None:
+            self._rest_ends_ns = None
         for _ in range(_EVENTS_PER_STEP):
-            event = self._transport.receive(wait_s)
             if event is None:
                 break
             self._on_event(event)
-            wait_s = 0.0
+            event = self._transport.receive(0.0)
+        self._drain.settle()
         self._send_all(timeout_s)
 
     def close(self) -> None:
@@ -261,6 +302,7 @@ class Link:
             goodbye = msgspec.structs.replace(self._life, is_online=False)
         self._publish(self._life_message(goodbye))
         self._transport.close()
+        self._day.close()
         self._is_connected = False
 
     # --- up -------------------------------------------------------------------------------
@@ -270,20 +312,41 @@ class Link:
         if not self._is_connected:
             return timeout_s
         self._publish_life()
-        self._publish_messages()
-        waits_s = [timeout_s, self._publish_last()]
+        waits_s = [timeout_s]
+        if self.is_day_spent:
+            waits_s.append(self._day.renews_in_ns() / 1e9)
+        else:
+            self._publish_messages()
+            waits_s.append(self._publish_last())
         if self._is_cloud_online:
-            if not self._drain.fill():
-                waits_s.append(_CONGESTED_S)
-            due_ns = self._drain.due_in_ns()
-            if due_ns is not None:
-                waits_s.append(max(due_ns, 0) / 1e9)
+            waits_s.append(self._rest_s() or self._send_rows())
         return min(waits_s)
+
+    def _rest_s(self) -> float:
+        """Return how long not to look at the outbox; 0 for now."""
+        if self._rest_ends_ns is None:
+            return 0.0
+        left_ns = self._rest_ends_ns - self._clock.monotonic_ns()
+        if left_ns <= 0:
+            self._rest_ends_ns = None
+        return max(left_ns, 0) / 1e9
+
+    def _send_rows(self) -> float:
+        """Send rows; return in how many seconds there is more to do."""
+        sent = self._drain.frames_sent_total
+        if not self._drain.fill():
+            return _CONGESTED_S
+        if self._drain.has_sent_all and self._drain.frames_sent_total > sent:
+            self._rest_ends_ns = self._clock.monotonic_ns() + _REST_NS
+            return _REST_NS / 1e9
+        due_ns = self._drain.due_in_ns()
+        return _NEVER_S if due_ns is None else max(due_ns, 0) / 1e9
 
     def _publish(self, message: Message) -> bool:
         if not self._transport.publish(message):
             return False
         self._bytes_up += len(message.payload)
+        self._day.spend(packet_bytes(message.topic, message.payload))
         return True
 
     def _publish_frame(self, stream: str, payload: bytes) -> bool:
@@ -349,6 +412,7 @@ class Link:
 
     def _on_message(self, message: Message) -> None:
         self._bytes_down += len(message.payload)
+        self._day.spend(packet_bytes(message.topic, message.payload))
         try:
             self._dispatch(message)
         except WireError as error:

@@ -1,13 +1,16 @@
 """Everything that is not a frame of rows: small MessagePack maps, one struct each.
 
-Unknown fields are ignored, so that an older device survives a newer cloud; a
-message of another protocol version is refused. A payload that starts with
-``{`` is read as JSON, for people with a command-line client.
+Unknown fields change nothing, so that an older device survives a newer cloud, and
+whoever stores a message or sends it on keeps them (`unknown_fields`); a message of
+another protocol version is refused. A payload that starts with ``{`` is read as
+JSON, for people with a command-line client.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+import zlib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +20,8 @@ from edge_runtime.errors import WireError
 __all__ = [
     "MAX_PAYLOAD_BYTES",
     "Ack",
+    "Answer",
+    "Answers",
     "BlobChunk",
     "BlobRequest",
     "CloudState",
@@ -29,6 +34,7 @@ __all__ = [
     "Signed",
     "decode",
     "encode",
+    "unknown_fields",
 ]
 
 MAX_PAYLOAD_BYTES = 96 * 1024
@@ -41,7 +47,7 @@ Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 PerStream = Annotated[dict[Name, Annotated[str, Meta(max_length=128)]], Meta(max_length=256)]
 Values = Annotated[dict[Annotated[str, Meta(max_length=128)], float], Meta(max_length=256)]
 
-T = TypeVar("T", bound=msgspec.Struct)
+T = TypeVar("T")
 
 
 class Signed(msgspec.Struct, frozen=True):
@@ -69,6 +75,11 @@ class Ack(msgspec.Struct, frozen=True):
         upto: First sequence number that is *not* stored yet.
         must_resume: Something beyond ``upto`` came and was not kept: send again from ``upto``.
         v: Protocol version.
+        crc32: On the wire, of the rest: a flipped bit would delete rows that the cloud has
+            not. None once it was checked; without one there is nothing to check.
+
+    Raises:
+        ValueError: The checksum does not match.
     """
 
     device: Name
@@ -78,6 +89,36 @@ class Ack(msgspec.Struct, frozen=True):
     upto: Number
     must_resume: bool = False
     v: Literal[1] = 1
+    crc32: Number | None = None
+
+    def __post_init__(self) -> None:
+        if self.crc32 not in (None, self._checksum()):
+            raise ValueError("checksum does not match")
+        msgspec.structs.force_setattr(self, "crc32", None)
+
+    def sealed(self) -> dict[str, object]:
+        """Return its fields with their checksum, for the wire."""
+        return {**msgspec.structs.asdict(self), "crc32": self._checksum()}
+
+    def _checksum(self) -> int:
+        named = (self.device, self.incarnation, self.epoch, self.stream, self.upto)
+        return zlib.crc32("/".join(map(str, (*named, int(self.must_resume)))).encode())
+
+
+class Answers(msgspec.Struct, frozen=True):
+    """What one stream answers, for whoever shows it.
+
+    Attributes:
+        model: ``name@version`` of the base.
+        labels: Its outputs, in their order.
+        decides: Those that start and end.
+        unit: Of a regressor's value.
+    """
+
+    model: Text
+    labels: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
+    decides: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
+    unit: Annotated[str, Meta(max_length=64)] = ""
 
 
 class Life(msgspec.Struct, frozen=True):
@@ -91,6 +132,7 @@ class Life(msgspec.Struct, frozen=True):
         base: Digest of the active base per pipeline stream.
         effective: Effective id per pipeline stream.
         runtime: Version of edge-runtime.
+        streams: What each pipeline stream answers.
         v: Protocol version.
     """
 
@@ -101,6 +143,9 @@ class Life(msgspec.Struct, frozen=True):
     base: PerStream = msgspec.field(default_factory=dict)
     effective: PerStream = msgspec.field(default_factory=dict)
     runtime: Annotated[str, Meta(max_length=64)] = ""
+    streams: Annotated[dict[Name, Answers], Meta(max_length=256)] = msgspec.field(
+        default_factory=dict
+    )
     v: Literal[1] = 1
 
 
@@ -111,11 +156,13 @@ class LastRow(msgspec.Struct, frozen=True):
         time_ns: Event time.
         values: Value per label, or sensor values by name.
         active: Labels that have started and not ended.
+        quality: What is suspect about the samples behind it, by name.
     """
 
     time_ns: int
     values: Values
     active: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
+    quality: Annotated[tuple[Text, ...], Meta(max_length=64)] = ()
 
 
 class Last(msgspec.Struct, frozen=True):
@@ -198,11 +245,43 @@ class BlobChunk(msgspec.Struct, frozen=True):
 
 
 class Command(msgspec.Struct, frozen=True):
-    """``dn/cmd``: something a person asked a device to do."""
+    """``dn/cmd``: something a person asked a device to do; `Answer` answers it.
+
+    Attributes:
+        id: Unique; the device does it once, and answers under it.
+        name: What to do, such as ``status``.
+        options: How; what they mean is the command's.
+        deadline_ns: After this instant, UTC, it is not done any more; 0 for never.
+        v: Protocol version.
+    """
 
     id: Name
     name: Name
     options: Annotated[dict[Name, Text], Meta(max_length=32)] = msgspec.field(default_factory=dict)
+    deadline_ns: int = 0
+    v: Literal[1] = 1
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """``up/evt``: how a command ended.
+
+    Attributes:
+        id: The command.
+        device: Who answers.
+        state: ``done``, ``refused`` (unknown, or options that do not fit), ``expired``
+            (it came after its deadline) or ``failed``.
+        result: What a command that was done found out.
+        reason: Why it was not done; empty otherwise.
+        made_ns: When it was done or refused, by the device's clock.
+        v: Protocol version.
+    """
+
+    id: Name
+    device: Name
+    state: Literal["done", "refused", "expired", "failed"]
+    result: Annotated[dict[str, Any], Meta(max_length=256)] = msgspec.field(default_factory=dict)
+    reason: Text = ""
+    made_ns: int = 0
     v: Literal[1] = 1
 
 
@@ -221,15 +300,25 @@ class CloudState(msgspec.Struct, frozen=True):
     v: Literal[1] = 1
 
 
-def encode(message: msgspec.Struct) -> bytes:
+_NOTHING: Mapping[str, object] = {}
+
+
+def encode(message: msgspec.Struct, *, beyond: Mapping[str, object] = _NOTHING) -> bytes:
     """Return the MessagePack payload of one message.
+
+    Args:
+        message: What to say.
+        beyond: Fields of a newer version that came with it, from `unknown_fields`.
 
     Raises:
         WireError: It is larger than `MAX_PAYLOAD_BYTES` or holds text that is no UTF-8.
     """
     where = type(message).__name__
     try:
-        payload = msgspec.msgpack.encode(message)
+        whole = message.sealed() if isinstance(message, Ack) else message
+        if beyond:
+            whole = {**beyond, **msgspec.structs.asdict(message)}
+        payload = msgspec.msgpack.encode(whole)
     except ValueError as error:
         raise WireError(f"it does not encode: {error}", where=where) from error
     return check_size(payload, where)
@@ -257,6 +346,18 @@ def read(payload: bytes, type: type[T]) -> T:  # noqa: A002 - as above
     except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
         raise WireError(f"it does not decode: {error}", where=type.__name__) from error
     return message
+
+
+def unknown_fields(payload: bytes, type: type[msgspec.Struct]) -> dict[str, Any]:  # noqa: A002
+    """Return the fields of a message that this version does not know, to keep them.
+
+    Raises:
+        WireError: It is no map with text as keys.
+    """
+    known = type.__struct_encode_fields__
+    return {
+        name: value for name, value in read(payload, dict[str, Any]).items() if name not in known
+    }
 
 
 def check_size(payload: bytes, where: str) -> bytes:

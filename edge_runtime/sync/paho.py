@@ -21,16 +21,20 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import msgspec
 
-from edge_runtime.errors import ConfigError
+from edge_runtime.backoff import Backoff
+from edge_runtime.errors import ConfigError, EdgeError, MissingExtra
 from edge_runtime.ports import Clock, Connected, Disconnected, Message, TransportEvent
 from edge_runtime.sync.mailbox import Mailbox
+from edge_runtime.sync.tls import check_served, link_context
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from paho.mqtt.client import Client, MQTTMessage
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
-    from edge_runtime.config import SyncConfig
+    from edge_runtime.config import ProxyConfig, SyncConfig
 
 __all__ = ["PahoStats", "PahoTransport"]
 
@@ -41,6 +45,8 @@ _RANDOM = secrets.SystemRandom()
 
 _QUEUE_LIMIT = 256
 _UNACKED_LIMIT = 60
+# So many messages, so long without a word about any of them: the broker has lost them.
+_UNACKED_S = 60.0
 _MAX_PACKET_BYTES = 256 * 1024
 _HANDSHAKE_S = 10.0
 _GOODBYE_S = 1.0
@@ -48,7 +54,9 @@ _POLL_S = 0.5
 _IDLE_S = 5.0
 _BACKOFF_FIRST_S = 0.25
 _BACKOFF_LAST_S = 30.0
-# Two processes with one identity would take the session from each other for ever.
+# Two processes with one identity would take the session from each other for ever. Not every
+# broker says so (Mosquitto 2.0.11 does not), so a connection that did not last is a failure.
+_SETTLED_S = 5.0
 _TAKEN_OVER = 0x8E
 _TAKEN_OVER_S = 300.0
 _UNSUPPORTED_VERSION = (0x84, 0x01)
@@ -73,9 +81,10 @@ class PahoStats(msgspec.Struct, frozen=True):
     thread_restarts_total: int = 0
 
 
-def _guarded(
-    method: Callable[Concatenate[PahoTransport, _P], None],
-) -> Callable[Concatenate[PahoTransport, _P], None]:
+_Callback = Callable[Concatenate["PahoTransport", _P], None]
+
+
+def _guarded(method: _Callback[_P]) -> _Callback[_P]:
     """Keep an exception in a callback from killing the network thread: log and count it."""
 
     def call(self: PahoTransport, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
@@ -83,6 +92,20 @@ def _guarded(
             method(self, *args, **kwargs)
         except Exception:
             self._note_error()
+
+    return call
+
+
+def _greeting(method: _Callback[_P]) -> _Callback[_P]:
+    """Guard a callback without which the link would not come up: connect again if it fails."""
+
+    def call(self: PahoTransport, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except Exception:
+            self._note_error()
+            self._reason = "greeting failed"
+            self._has_failed = True
 
     return call
 
@@ -103,6 +126,13 @@ class PahoTransport:
         client_id: The device id, or ``cloud-<role>``.
         clock: For time-outs.
         jitter: Returns a number from 0 to 1 that scales the back-off.
+        at_step: Called when a message was handed to the broker (``publish``) and when
+            the broker has confirmed one (``puback``); fault tests end the process there.
+
+    Raises:
+        ConfigError: A file for the log-in or for TLS cannot be used, or the link would be
+            plain and leave this machine.
+        TrustError: Others can read the private key.
     """
 
     def __init__(
@@ -112,11 +142,13 @@ class PahoTransport:
         clock: Clock,
         *,
         jitter: Callable[[], float] = _RANDOM.random,
+        at_step: Callable[[str], None] | None = None,
     ) -> None:
         self._config = config
+        self._at_step = at_step or (lambda _step: None)
         self._client_id = client_id
         self._clock = clock
-        self._jitter = jitter
+        self._backoff = Backoff(_BACKOFF_FIRST_S, _BACKOFF_LAST_S, jitter=jitter)
         self._is_v5 = config.protocol == "5"
         self._mailbox = Mailbox(_QUEUE_LIMIT)
         self._outgoing: deque[Message] = deque()
@@ -128,13 +160,20 @@ class PahoTransport:
         self._subscriptions: tuple[str, ...] = ()
         self._will: Message | None = None
         self._is_connected = False
+        self._is_told = False
+        self._up_ns = 0
         self._session = 0
         self._unacknowledged = 0
-        self._failures_in_row = 0
+        self._confirmed_ns = 0
         self._reason = ""
         self._hold_off_s = 0.0
         self._refusal: int | None = None
+        self._has_greeted = False
+        self._has_failed = False
+        self._has_fallen_back = False
         self._stats = PahoStats()
+        self._credentials()
+        self._tls()
 
     def open(self, subscriptions: Sequence[str], will: Message | None) -> None:
         """Start connecting in the background.
@@ -144,11 +183,13 @@ class PahoTransport:
             will: Published by the broker when the link breaks.
 
         Raises:
-            ConfigError: The password or CA file cannot be read.
+            ConfigError: The password of a proxy cannot be read.
+            MissingExtra: A proxy is configured and PySocks is not installed.
         """
         self._subscriptions = tuple(subscriptions)
         self._will = will
-        self._credentials()
+        if self._config.proxy is not None:
+            _proxy_options(self._config.proxy)
         self._start()
 
     def publish(self, message: Message) -> bool:
@@ -212,21 +253,16 @@ class PahoTransport:
     def _run(self) -> None:
         while not self._closing.is_set():
             self._reason, self._hold_off_s, self._refusal = "", 0.0, None
+            self._has_greeted = self._has_failed = False
             try:
                 self._connect_and_pump()
-            except OSError as error:
+            except (OSError, EdgeError) as error:
                 self._reason = f"cannot connect: {error}"
             except Exception:
                 self._reason = "unexpected error"
                 self._note_error()
             self._set_lost(self._reason or "connection lost")
-            self._closing.wait(self._backoff_s())
-
-    def _backoff_s(self) -> float:
-        """Full jitter: anywhere between nothing and an exponentially growing bound."""
-        bound = min(_BACKOFF_LAST_S, _BACKOFF_FIRST_S * 2.0 ** min(self._failures_in_row, 16))
-        self._failures_in_row += 1
-        return max(self._hold_off_s, self._jitter() * bound)
+            self._closing.wait(max(self._hold_off_s, self._backoff.next_s()))
 
     def _set_lost(self, reason: str) -> None:
         was_connected, self._is_connected = self._is_connected, False
@@ -234,8 +270,15 @@ class PahoTransport:
         self._to_acknowledge.clear()
         self._count(failures_total=1)
         if was_connected:
+            if self._clock.monotonic_ns() - self._up_ns >= _SETTLED_S * 1e9:
+                self._backoff.reset()
             log.warning("transport.lost", extra={"client": self._client_id, "reason": reason})
             self._mailbox.put(Disconnected(reason))
+        elif not self._is_told and not self._closing.is_set():
+            log.warning(
+                "transport.not_connected", extra={"client": self._client_id, "reason": reason}
+            )
+        self._is_told = True
 
     def _count(self, **more: int) -> None:
         now = {name: getattr(self._stats, name) + extra for name, extra in more.items()}
@@ -273,13 +316,27 @@ class PahoTransport:
             if self._closing.is_set():
                 self._say_goodbye(client)
                 return
+            if self._has_failed:
+                return
             if not self._is_connected and self._clock.monotonic_ns() > deadline_ns:
                 self._reason = "no answer from the broker"
                 return
+            if self._is_ignored():
+                self._reason = "the broker confirms nothing"
+                return
             self._flush(client)
+            if client.socket() is not sock:
+                # Writing has shown that the broker is gone.
+                break
             watched.expect(sock, read=not self._mailbox.is_full, write=client.want_write())
             self._serve(client, sock, watched.wait(self._patience_s()))
         watched.forget()
+
+    def _is_ignored(self) -> bool:
+        """Whether no message can be sent any more, because none was confirmed for long."""
+        is_full = self._is_connected and self._unacknowledged >= _UNACKED_LIMIT
+        waited_ns = self._clock.monotonic_ns() - self._confirmed_ns
+        return is_full and waited_ns > _UNACKED_S * 1e9
 
     def _patience_s(self) -> float:
         """How long to wait for the broker or the bell: both wake; time alone is the keep-alive."""
@@ -309,8 +366,11 @@ class PahoTransport:
                 client.ack(token & 0xFFFF, 1)
         while self._outgoing and self._is_connected and self._unacknowledged < _UNACKED_LIMIT:
             message = self._outgoing.popleft()
+            if not self._unacknowledged:
+                self._confirmed_ns = self._clock.monotonic_ns()
             self._unacknowledged += 1
             client.publish(message.topic, message.payload, message.qos, message.retain)
+            self._at_step("publish")
 
     def _say_goodbye(self, client: Client) -> None:
         deadline_ns = self._clock.monotonic_ns() + int(_GOODBYE_S * 1e9)
@@ -325,12 +385,15 @@ class PahoTransport:
     def _fall_back(self) -> None:
         """Try the other protocol version next, if the broker hung up before it said hello."""
         is_about_version = self._refusal is None or self._refusal in _UNSUPPORTED_VERSION
-        if self._is_connected or not is_about_version or self._closing.is_set():
+        if self._has_greeted or not is_about_version or self._closing.is_set():
             return
         if self._config.protocol != "5":
             return
         self._is_v5 = not self._is_v5
-        self._failures_in_row = 0
+        if not self._has_fallen_back:
+            # Whoever hangs up on both versions is not tried more often for that.
+            self._backoff.reset()
+        self._has_fallen_back = True
         log.info("transport.protocol_changed", extra={"mqtt": "5" if self._is_v5 else "3.1.1"})
 
     # --- paho ---------------------------------------------------------------------
@@ -348,7 +411,7 @@ class PahoTransport:
             clean_session=None if self._is_v5 else True,
         )
         client.max_inflight_messages = _UNACKED_LIMIT
-        client.on_socket_open = _set_nodelay
+        client.on_socket_open = self._on_socket_open
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
@@ -361,27 +424,28 @@ class PahoTransport:
         username, password = self._credentials()
         if username is not None:
             client.username_pw_set(username, password)
-        if self._config.ca_file is not None:
-            client.tls_set(ca_certs=str(self._config.ca_file))
+        if self._config.proxy is not None:
+            client.proxy_set(**_proxy_options(self._config.proxy))
+        context = self._tls()
+        if context is not None:
+            client.tls_set_context(context)
         if self._will is not None:
             will = self._will
             client.will_set(will.topic, will.payload, will.qos, will.retain)
 
     def _credentials(self) -> tuple[str | None, str | None]:
-        path = self._config.password_file
-        try:
-            password = None if path is None else path.read_text().strip()
-            if self._config.ca_file is not None:
-                self._config.ca_file.read_bytes()
-        except OSError as error:
-            raise ConfigError(
-                f"file cannot be read: {error}",
-                where="sync",
-                expected="a readable password_file and ca_file",
-            ) from error
-        return self._config.username, password
+        return self._config.username, _secret(self._config.password_file)
 
-    @_guarded
+    def _tls(self) -> ssl.SSLContext | None:
+        """Read the files anew: a certificate may have been renewed since the last connection."""
+        return link_context(self._config, now_s=self._clock.now_ns() / 1e9)
+
+    def _on_socket_open(self, _client: Client, _userdata: object, sock: Any) -> None:
+        """Look at the connection before anything is sent; an exception gives it up."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        check_served(sock, self._config.cert_file)
+
+    @_greeting
     def _on_connect(
         self, client: Client, _userdata: object, _flags: object, reason: ReasonCode, *_: object
     ) -> None:
@@ -389,17 +453,25 @@ class PahoTransport:
             self._reason = f"broker refused: {reason}"
             self._refusal = reason.value
             return
+        self._has_greeted = True
+        self._has_fallen_back = False
         self._session += 1
         self._unacknowledged = 0
-        self._failures_in_row = 0
         if self._subscriptions:
             client.subscribe([(topic, 1) for topic in self._subscriptions])
+        else:
+            self._come_up()
+
+    def _come_up(self) -> None:
+        """Tell that the link is up: from now on the broker keeps what others send here."""
         self._is_connected = True
+        self._is_told = False
+        self._up_ns = self._clock.monotonic_ns()
         self._count(connections_total=1)
         log.info("transport.connected", extra={"client": self._client_id})
         self._mailbox.put(Connected())
 
-    @_guarded
+    @_greeting
     def _on_subscribe(
         self, client: Client, _userdata: object, _mid: int, reasons: list[ReasonCode], *_: object
     ) -> None:
@@ -409,9 +481,14 @@ class PahoTransport:
             self._reason = f"subscription refused: {refused}"
             self._hold_off_s = _BACKOFF_LAST_S
             client.disconnect()
+        elif not self._is_connected:
+            self._come_up()
 
     @_guarded
     def _on_message(self, client: Client, _userdata: object, message: MQTTMessage) -> None:
+        if not self._is_connected:
+            # A broker may send what it keeps before it confirms the subscription.
+            self._come_up()
         token = self._session << 16 | message.mid if message.qos else 0
         try:
             topic = message.topic
@@ -425,6 +502,8 @@ class PahoTransport:
     @_guarded
     def _on_publish(self, *_: object) -> None:
         self._unacknowledged -= 1
+        self._confirmed_ns = self._clock.monotonic_ns()
+        self._at_step("puback")
 
     @_guarded
     def _on_disconnect(
@@ -490,8 +569,31 @@ class _Watched:
         return sum(events for key, events in ready if key.fileobj is self._sock)
 
 
-def _set_nodelay(_client: Client, _userdata: object, sock: Any) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def _secret(path: Path | None) -> str | None:
+    try:
+        return None if path is None else path.read_text().strip()
+    except OSError as error:
+        raise ConfigError(
+            f"file cannot be read: {error}",
+            where="sync",
+            expected="a readable password_file",
+        ) from error
+
+
+def _proxy_options(proxy: ProxyConfig) -> dict[str, Any]:
+    """Return what paho passes on to PySocks; a missing PySocks would be silently no proxy."""
+    try:
+        import socks
+    except ImportError as error:
+        raise MissingExtra.of("sync.proxy", "PySocks", "proxy") from error
+    return {
+        "proxy_type": socks.HTTP if proxy.kind == "http" else socks.SOCKS5,
+        "proxy_addr": proxy.host,
+        "proxy_port": proxy.port,
+        "proxy_rdns": True,
+        "proxy_username": proxy.username,
+        "proxy_password": _secret(proxy.password_file),
+    }
 
 
 def _drop(client: Client) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,13 +16,18 @@ import msgspec
 
 from edge_runtime.errors import StoreError, TrustError
 from edge_runtime.ports import Clock
-from edge_runtime.sync.database import open_database, translated
+from edge_runtime.sync.ballast import Ballast
+from edge_runtime.sync.database import despite_full_disk, open_database, translated
+from edge_runtime.sync.log import Log
 
-__all__ = ["StateStore"]
+__all__ = ["STATE_MIGRATIONS", "StateStore"]
 
 T = TypeVar("T")
 
-_MIGRATIONS = (
+# Room for the write-ahead log with which a device starts on a disk full to the last byte.
+_BALLAST_BYTES = 128 * 1024
+_INCARNATION_BITS = 63  # fits the integers of every database it ends up in
+STATE_MIGRATIONS = (
     """
     CREATE TABLE identity (one INTEGER PRIMARY KEY CHECK (one = 1),
                            incarnation INTEGER NOT NULL, epoch INTEGER NOT NULL);
@@ -41,22 +46,35 @@ class StateStore:
     Args:
         path: The file; its folder is created.
         clock: Names a file set aside.
+        draw: Returns so many random bits for a new incarnation; a simulation
+            that is to repeat itself brings its own.
 
     Raises:
         StoreError: The file cannot be opened, or a newer version wrote it.
     """
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(
+        self, path: Path, clock: Clock, *, draw: Callable[[int], int] = secrets.randbits
+    ) -> None:
         self._path = path
         self._guard = threading.RLock()
-        opened = open_database(path, _MIGRATIONS, synchronous="FULL", clock=clock)
+        self._ballast = Ballast(path.with_name(path.name + ".ballast"), _BALLAST_BYTES)
+        opened = open_database(path, STATE_MIGRATIONS, clock=clock, ballast=self._ballast)
         self._connection = opened.connection
         self.set_aside = opened.set_aside
+        with translated(path, "open"):
+            self._log = Log(path, self._connection)
         self._execute(
             "INSERT OR IGNORE INTO identity VALUES (1, ?, 0)",
-            # 63 bits, so that it fits the integers of every database it ends up in.
-            secrets.randbits(63),
+            draw(_INCARNATION_BITS),
         )
+        self._ballast.refill()
+
+    def written(self) -> int:
+        """Return how many bytes were written to the disk since this object was made."""
+        with self._guard, translated(self._path, "read"):
+            self._log.empty()
+            return self._log.written_bytes
 
     def start(self) -> tuple[int, int]:
         """Raise the epoch for this process and return ``(epoch, incarnation)``, both durable."""
@@ -96,9 +114,13 @@ class StateStore:
     def set_all(self, values: Mapping[str, object]) -> None:
         """Store several values, all or none of them."""
         rows = [(key, msgspec.msgpack.encode(value)) for key, value in values.items()]
-        with self._guard, translated(self._path, "write"), self._connection:
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany("INSERT OR REPLACE INTO value VALUES (?, ?)", rows)
+
+        def write() -> None:
+            with self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany("INSERT OR REPLACE INTO value VALUES (?, ?)", rows)
+
+        self._write(write, sum(len(encoded) for _, encoded in rows))
 
     def delete(self, key: str) -> None:
         """Forget a value; no error when there is none."""
@@ -145,8 +167,12 @@ class StateStore:
             self._connection.close()
 
     def _execute(self, statement: str, *values: object) -> None:
+        self._write(lambda: self._connection.execute(statement, values))
+
+    def _write(self, do: Callable[[], object], size: int = 0) -> None:
         with self._guard, translated(self._path, "write"):
-            self._connection.execute(statement, values)
+            despite_full_disk(self._ballast, do)
+            self._log.note(size)
 
     def _row(self, statement: str, *values: object) -> Any:
         with self._guard, translated(self._path, "read"):

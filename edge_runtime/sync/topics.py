@@ -2,9 +2,9 @@
 
 ::
 
-    er/1/d/<device>/up/{life,last,tel/<stream>,job/<id>,blob}   the device writes
-    er/1/d/<device>/dn/{ack,job,blob,cmd}                       the device reads
-    er/1/all/cloud                                              is an ingest online (retained)
+    er/1/d/<device>/up/{life,last,tel/<stream>,job/<id>,blob,evt}   the device writes
+    er/1/d/<device>/dn/{ack,job,blob,cmd}                           the device reads
+    er/1/all/cloud                                                  is an ingest online (retained)
 
 At most seven slashes, so that hosted brokers carry it as well.
 """
@@ -68,6 +68,10 @@ class Topics(msgspec.Struct, frozen=True):
     def every_up(self, leaf: str) -> str:
         """Filter for ``leaf`` of every device, such as ``tel/+`` or ``life``; for the cloud."""
         return f"{self.root}/{_VERSION}/d/+/up/{leaf}"
+
+    def shared(self, group: str, pattern: str) -> str:
+        """Filter whose messages go to one member of a group each."""
+        return f"$share/{check_name(group, 'group')}/{pattern}"
 
     def parse(self, topic: str) -> Address:
         """Take a topic apart.

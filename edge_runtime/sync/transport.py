@@ -14,6 +14,7 @@ Everything happens inside the call that causes it, on the caller's thread.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -32,10 +33,11 @@ _QUEUE_LIMIT = 10_000
 class MemoryBroker:
     """Routes messages between `MemoryTransport`s of one process.
 
-    Has retained messages, wills, ``+`` and ``#``, one session per client id,
-    and keeps the order of messages. Sessions start clean: what a client
-    misses while it is cut off is lost to it. A client that does not receive
-    loses what exceeds its queue (``drop_newest``), and ``discarded_total`` says so.
+    Has retained messages, wills, ``+`` and ``#``, shared subscriptions that deal
+    messages out in turn, one session per client id, and keeps the order of messages.
+    Sessions start clean: what a client misses while it is cut off is lost to it.
+    A client that does not receive loses what exceeds its queue (``drop_newest``),
+    and ``discarded_total`` says so.
 
     Args:
         fault: Asked about every delivery; None delivers everything once.
@@ -47,6 +49,7 @@ class MemoryBroker:
         self._retained: dict[str, Message] = {}
         self._clients: dict[str, MemoryTransport] = {}
         self._cut: set[str] = set()
+        self._dealt: Counter[str] = Counter()
         self._guard = threading.RLock()
 
     def transport(self, client_id: str) -> MemoryTransport:
@@ -100,6 +103,21 @@ class MemoryBroker:
             for client in list(self._clients.values()):
                 if client.is_connected and client.wants(message.topic):
                     self._deliver(client, live)
+            for share in self._shares(message.topic):
+                self._deliver(self._next_of(share), live)
+
+    def _shares(self, topic: str) -> list[str]:
+        """Return the shared subscriptions that match a topic and have somebody there."""
+        present = [client for client in self._clients.values() if client.is_connected]
+        shared = {pattern for client in present for pattern in client.shared}
+        return sorted(one for one in shared if topic_matches(one.split("/", 2)[2], topic))
+
+    def _next_of(self, share: str) -> MemoryTransport:
+        members = [
+            one for one in self._clients.values() if one.is_connected and share in one.shared
+        ]
+        self._dealt[share] += 1
+        return members[self._dealt[share] % len(members)]
 
     def _retain(self, message: Message) -> None:
         if message.payload:
@@ -173,8 +191,13 @@ class MemoryTransport:
         """Disconnect cleanly; safe to call twice."""
         self._broker.detach(self)
 
+    @property
+    def shared(self) -> list[str]:
+        """Shared subscriptions."""
+        return [one for one in self._subscriptions if one.startswith("$share/")]
+
     def wants(self, topic: str) -> bool:
-        """Whether a subscription matches ``topic``."""
+        """Whether a subscription of its own matches ``topic``."""
         return any(topic_matches(pattern, topic) for pattern in self._subscriptions)
 
 

@@ -6,7 +6,7 @@ from collections import deque
 
 import msgspec
 
-from edge_runtime.sync.coalesce import Key
+from edge_runtime.sync.blocks import Key
 
 __all__ = ["Window"]
 
@@ -15,6 +15,7 @@ _SHORTEST_NS = 10**9
 _LONGEST_NS = 60 * 10**9
 _PATIENCE = 3
 _JITTER = 0.25
+_FEWEST = 4
 
 
 class _Sent(msgspec.Struct, frozen=True):
@@ -81,6 +82,15 @@ class Window:
         if not self._sent:
             return None
         return self._sent[0].sent_ns + self.timeout_ns() - now_ns
+
+    def room(self, limit: int) -> int:
+        """Return how many frames more may be sent, of ``limit`` in good times.
+
+        Each time-out halves it, down to four, until something arrives: an ingest that
+        hangs must not fill its broker with copies of the window.
+        """
+        most = max(min(limit, _FEWEST), limit >> min(self._strikes, 8))
+        return max(0, most - len(self._sent))
 
     def strike(self, jitter: float) -> None:
         """Note that the time-out struck; ``jitter`` from 0 to 1 stretches the next one."""

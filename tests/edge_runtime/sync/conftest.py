@@ -10,7 +10,7 @@ import pytest
 
 from edge_runtime.config import OutboxConfig, SyncConfig
 from edge_runtime.ports import Message
-from edge_runtime.sync.coalesce import Key
+from edge_runtime.sync.blocks import Key
 from edge_runtime.sync.frames import RowFrame, decode_frame
 from edge_runtime.sync.link import Handler, Link
 from edge_runtime.sync.messages import Ack, CloudState, encode
@@ -20,6 +20,7 @@ from edge_runtime.sync.topics import Topics
 from edge_runtime.sync.transport import MemoryBroker
 from edge_runtime.testing.clock import FakeClock
 from edge_runtime.types import Table
+from edge_simulator.disk import Disk, can_fill
 
 
 @pytest.fixture
@@ -56,6 +57,16 @@ def open_outbox(tmp_path: Path, clock: FakeClock) -> Iterator[Callable[..., Outb
     yield open_it
     for outbox in opened:
         outbox.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """The disk of this process, which can be full."""
+    if not can_fill():
+        pytest.skip("SQLite's system calls cannot be replaced here")
+    disk = Disk(tmp_path)
+    yield disk
+    disk.set_full(False)
 
 
 @pytest.fixture

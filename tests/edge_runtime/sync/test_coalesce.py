@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_runtime.quality import MASK
 from edge_runtime.sync.blocks import Block
 from edge_runtime.sync.coalesce import parcels
 from edge_runtime.sync.frames import RowFrame, decode_frame, encode_table
@@ -19,7 +20,7 @@ KEY = (7, 1, "main")
 def block(position: int, seq0: int, table: Table, **fields: object) -> Block:
     defaults = {
         "stream": "main", "kind": "estimate", "incarnation": 7, "epoch": 1, "made_ns": position,
-        "clock": "ntp", "reason": "", "n": len(table), "body": encode_table(table),
+        "clock": "ntp", "reason": "", "n": len(table), "every": 1, "body": encode_table(table),
     }  # fmt: skip
     return Block(id=position, seq0=seq0, **defaults | fields)
 
@@ -84,6 +85,25 @@ def test_texts_of_any_length_share_a_frame() -> None:
     assert frame.table.columns["x"].tolist() == ["a", "abc", "ab"]
 
 
+def test_blocks_with_and_without_something_suspect_share_a_frame() -> None:
+    """A sensor that goes bad and well again costs no frames; a frame of good rows no column."""
+    suspect = Table({"x": np.arange(2), "quality": np.array([0, 2], MASK)})
+
+    (mixed,) = frames(*(block(i, 2 * i, t) for i, t in enumerate([numbers(0, 2), suspect] * 2)))
+    (good,) = frames(block(0, 0, numbers(0, 2)), block(1, 2, numbers(2, 2)))
+
+    assert mixed.table.columns["quality"].tolist() == [0, 0, 0, 2] * 2
+    assert mixed.table.columns["quality"].dtype == MASK
+    assert "quality" not in good.table.columns
+
+
+def test_a_column_of_that_name_with_another_meaning_is_left_alone() -> None:
+    """Only masks are filled up: other numbers make a frame of their own."""
+    other = Table({"x": np.arange(2), "quality": np.array([0.5, 1.0])})
+
+    assert len(frames(block(0, 0, numbers(0, 2)), block(1, 2, other))) == 2
+
+
 @pytest.mark.parametrize(("acked", "left"), [(0, 10), (4, 6), (9, 1), (10, 0), (99, 0)])
 def test_acknowledged_rows_are_left_out(acked: int, left: int) -> None:
     """A block acknowledged in part is sent from where the cloud stands."""
@@ -93,7 +113,7 @@ def test_acknowledged_rows_are_left_out(acked: int, left: int) -> None:
     assert rows == list(range(10))[10 - left :]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     sizes=st.lists(st.integers(1, 8192), min_size=1, max_size=6),
     width=st.integers(1, 12),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ SECOND = "ALTER TABLE note ADD COLUMN author TEXT"
 
 
 def reopen(path: Path, *migrations: str) -> Opened:
-    return open_database(path, migrations, synchronous="FULL", clock=FakeClock())
+    return open_database(path, migrations, clock=FakeClock())
 
 
 def written(path: Path) -> Path:
@@ -65,9 +67,7 @@ def test_only_the_newest_corrupt_files_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     for number in range(6):
         path.write_bytes(b"garbage" * 100)
-        open_database(
-            path, [FIRST], synchronous="NORMAL", clock=FakeClock(10**18 + number)
-        ).connection.close()
+        open_database(path, [FIRST], clock=FakeClock(10**18 + number)).connection.close()
 
     assert len(list(tmp_path.glob("x.db.corrupt-*"))) == 3
 
@@ -110,3 +110,26 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(StoreError, match=r"x\.db: cannot open"):
         reopen(tmp_path / "x.db", FIRST)
+
+
+def test_many_that_open_a_new_file_at_once_all_get_it(tmp_path: Path) -> None:
+    """Whoever comes second finds the work done."""
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from edge_runtime.clock import SystemClock\n"
+        "from edge_runtime.sync.database import open_database\n"
+        "sys.stdin.readline()\n"
+        "opened = open_database(Path(sys.argv[1]), ['CREATE TABLE a (x)', 'CREATE TABLE b (x)'],"
+        " clock=SystemClock())\n"
+        "print(len(opened.connection.execute('SELECT * FROM sqlite_master').fetchall()))\n"
+    )
+    argv = [sys.executable, "-c", script, str(tmp_path / "x.db")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    children = [subprocess.Popen(argv, **pipes) for _ in range(6)]  # type: ignore[call-overload]
+
+    for child in children:
+        child.stdin.write("\n")
+        child.stdin.flush()
+
+    assert [child.communicate(timeout=60)[0].strip() for child in children] == ["2"] * 6

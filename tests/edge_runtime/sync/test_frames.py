@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tracemalloc
 import zlib
 
@@ -138,6 +139,33 @@ def test_the_readable_form_is_the_same_frame(table: Table) -> None:
 
     assert same(readable, back.table)
     assert (back.kind, back.clock, back.seq0, back.n) == ("decision", "ntp", 100, len(table))
+
+
+def test_the_bytes_of_columns_are_the_same_in_every_version() -> None:
+    """Filters are chosen and applied as they always were; zlib's part is not ours to pin."""
+    score = np.random.default_rng(2).random((500, 2))
+    edges = np.array(["start", "end"] * 250)
+    more = {"score": score, "edge": edges, "tier": np.full(500, "edge"), "none": edges == "no"}
+    columns = sensors(500).columns | more
+
+    packed = [pack_column(name, values) for name, values in columns.items()]
+
+    described = {column.name: (column.filter, column.order, column.digits) for column, _ in packed}
+    assert described == {
+        "time_ns": ("integers", 2, 0),
+        "temperature": ("decimals", 1, 2),
+        "pressure": ("decimals", 1, 1),
+        "humidity": ("decimals", 1, 1),
+        "vibration": ("decimals", 0, 3),
+        "score": ("raw", 0, 0),
+        "edge": ("texts", 0, 0),
+        "tier": ("texts", 0, 0),
+        "none": ("integers", 0, 0),
+    }
+    assert (
+        hashlib.sha256(b"".join(raw for _, raw in packed)).hexdigest()
+        == "ed9733d737c5e7d6e7d0e9c10aa9345b30133ed1043e4a6f7deedca5f0ee7e39"
+    )
 
 
 def test_a_gap_says_how_many_rows_are_lost() -> None:

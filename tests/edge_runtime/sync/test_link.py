@@ -23,11 +23,12 @@ from edge_runtime.sync.messages import (
     decode,
     encode,
 )
-from edge_runtime.sync.outbox import Batch, Outbox
+from edge_runtime.sync.outbox import Batch, Outbox, OutboxFullError
 from edge_runtime.sync.state import StateStore
 from edge_runtime.sync.transport import MemoryBroker
 from edge_runtime.testing.clock import FakeClock
 from edge_runtime.types import Table
+from edge_simulator.disk import Disk
 
 Commit = Callable[..., None]
 Make = Callable[..., Batch]
@@ -47,6 +48,13 @@ def bulky(seed: int, n: int = 1000) -> Batch:
     """A batch that fills a frame of its own, or more."""
     noise = np.random.default_rng(seed).random((n, 11))
     return Batch("main", "estimate", Table({"x": np.arange(n), "noise": noise}))
+
+
+def fill_up(outbox: Outbox) -> None:
+    """Commit until nothing more fits."""
+    with pytest.raises(OutboxFullError):  # noqa: PT012 - which commit it is, is the disk's matter
+        for seed in range(100):
+            outbox.commit(source="s", position=2, snapshot=b"", base="", batches=[bulky(seed)])
 
 
 def life_of(broker: MemoryBroker) -> Life:
@@ -74,6 +82,28 @@ def test_rows_reach_the_cloud_and_leave_the_outbox(
     assert (stats.backlog_rows, stats.inflight_frames, stats.rows_acked_total) == (0, 0, 7)
     assert (stats.frames_sent_total, stats.rewinds_total, stats.connections_total) == (2, 0, 1)
     assert stats.bytes_up > 0 < stats.bytes_down
+
+
+def test_rows_that_follow_at_once_share_a_frame(
+    make_link: MakeLink, cloud: object, clock: FakeClock, outbox: Outbox,
+    commit: Commit, batch: Make,
+) -> None:  # fmt: skip
+    """After all was sent the link rests; acknowledgements are taken in the meantime."""
+    link = make_link()
+    commit(outbox, batch(2))
+    link.step(0.0)
+    cloud.step()
+
+    commit(outbox, batch(2, 2))
+    commit(outbox, batch(2, 4))
+    link.step(0.0)
+    resting = link.stats()
+    clock.advance(0.05)
+    turn(link, cloud)
+
+    assert (resting.frames_sent_total, resting.rows_acked_total) == (1, 2)
+    assert link.stats().frames_sent_total == 2
+    assert cloud.rows == {KEY: list(range(6))}
 
 
 def test_the_readable_form_is_a_switch(
@@ -261,6 +291,27 @@ def test_a_row_too_large_for_a_frame_becomes_a_gap(
     turn(link, cloud)
 
     assert cloud.rows == {KEY: [0, 1, "too_large", 2]}
+
+
+def test_an_acknowledgement_on_a_full_disk_counts_once_there_is_room(
+    make_link: MakeLink, outbox: Outbox, cloud: object, clock: FakeClock, disk: Disk
+) -> None:
+    """Deleting takes space too: meanwhile the link goes on, and afterwards every row has left."""
+    link = make_link()
+    turn(link, cloud)
+    outbox.commit(source="s", position=1, snapshot=b"", base="", batches=[bulky(1)])
+    link.step(0.0)
+
+    disk.set_full(True)
+    fill_up(outbox)
+    turn(link, cloud)
+    before = len(outbox.pending())
+    disk.set_full(False)
+    clock.advance(2.0)
+    turn(link, cloud)
+
+    assert before > 0
+    assert outbox.pending() == []
 
 
 def test_acknowledgements_for_others_delete_nothing(
@@ -487,3 +538,40 @@ def test_a_link_runs_in_its_own_thread_until_it_is_stopped(
 
     assert not thread.is_alive()
     assert not life_of(broker).is_online
+
+
+def test_a_link_that_rests_is_woken_to_end(
+    make_link: MakeLink, outbox: Outbox, commit: Commit, batch: Make, broker: MemoryBroker,
+    cloud: object,
+) -> None:  # fmt: skip
+    """A commit waits for the end of a rest; whoever ends the link does not, even if it is down."""
+    link = make_link()
+    commit(outbox, batch(2))
+    link.step(0.0)
+    broker.cut("pump")
+    link.step(0.0)
+    step = threading.Thread(target=link.step, args=(60.0,))
+
+    step.start()
+    link.wake()
+    step.join(20.0)
+
+    assert not step.is_alive()
+
+
+def test_an_hour_of_silence_does_not_fill_the_broker(
+    make_link: MakeLink, outbox: Outbox, cloud: object, commit: Commit, clock: FakeClock
+) -> None:
+    """An ingest that takes frames and never answers gets a few hundred, from a backlog of more."""
+    link = make_link()
+    for seed in range(60):
+        commit(outbox, bulky(seed))
+    cloud.is_mute = True
+
+    for _ in range(3600):
+        link.step(0.0)
+        clock.advance(1.0)
+    cloud.step()
+
+    assert 100 < len(cloud.frames) < 300
+    assert link.stats().inflight_frames <= 4

@@ -99,7 +99,7 @@ class Device:
         rows.extend(values.tolist())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     actions=st.lists(st.sampled_from(ACTIONS), min_size=5, max_size=60),
     seed=st.integers(0, 2**32),

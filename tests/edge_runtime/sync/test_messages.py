@@ -133,3 +133,28 @@ def test_fields_keep_their_grammar(field: str, value: object) -> None:
 def test_every_message_is_public() -> None:
     """Each struct of the module is exported."""
     assert {each.__name__ for each in TYPES} <= set(messages.__all__)
+
+
+@pytest.mark.parametrize("must_resume", [False, True])
+def test_no_flipped_bit_makes_another_acknowledgement(must_resume: bool) -> None:
+    """Whichever bit is hit on the way, it says what it said, or it is refused."""
+    ack = Ack("pump-1", 2**62 + 5, 7, "main-decisions", 1234, must_resume=must_resume)
+    payload = encode(ack)
+    refused = 0
+
+    for bit in range(8 * len(payload)):
+        damaged = bytearray(payload)
+        damaged[bit // 8] ^= 1 << bit % 8
+        try:
+            assert decode(bytes(damaged), Ack) == ack
+        except WireError:
+            refused += 1
+
+    assert refused > 4 * len(payload)
+
+
+def test_an_acknowledgement_without_a_checksum_is_believed() -> None:
+    """An older cloud has none."""
+    fields = {"device": "pump-1", "incarnation": 1, "epoch": 2, "stream": "main", "upto": 3}
+
+    assert decode(msgspec.msgpack.encode(fields), Ack) == Ack("pump-1", 1, 2, "main", 3)

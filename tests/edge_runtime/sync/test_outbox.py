@@ -19,6 +19,7 @@ from edge_runtime.sync.frames import decode_table
 from edge_runtime.sync.outbox import Outbox, OutboxFullError
 from edge_runtime.testing.clock import FakeClock
 from edge_runtime.types import Table
+from edge_simulator.disk import Disk
 
 Open = Callable[..., Outbox]
 Make = Callable[..., Batch]
@@ -35,9 +36,11 @@ def rows(blocks: list[Block]) -> list[int]:
 
 
 def filled(outbox: Outbox, commits: int, n: int = 1000, kind: str = "estimate") -> None:
-    """Commit ``commits`` batches of ``n`` rows, 8 bytes each."""
+    """Commit ``commits`` batches of ``n`` rows, 8 bytes each that do not compress."""
+    noise = np.random.default_rng(1)
     for number in range(commits):
-        table = Table({"x": np.arange(number * n, (number + 1) * n, dtype=np.int64)})
+        index = np.arange(number * n, (number + 1) * n, dtype=np.int64)
+        table = Table({"x": index, "noise": noise.random(n)})
         outbox.commit(
             source="main",
             position=(number + 1) * n,
@@ -85,7 +88,7 @@ def test_numbers_are_not_used_again_when_all_rows_have_left(
     outbox = open_outbox()
     commit(outbox, batch(3))
     last = outbox.pending()[-1].id
-    outbox.acknowledge(7, 1, "main", 3)
+    outbox.acknowledge({(7, 1, "main"): 3})
     outbox.close()
 
     outbox = open_outbox()
@@ -100,12 +103,36 @@ def test_an_acknowledgement_deletes_whole_blocks_of_its_own_rows(
     """Neither another stream, epoch nor incarnation loses a row; a block leaves as a whole."""
     commit(outbox, batch(3), batch(3, 3), batch(3, stream="other"))
 
-    assert outbox.acknowledge(8, 1, "main", 9) == 0
-    assert outbox.acknowledge(7, 2, "main", 9) == 0
-    assert outbox.acknowledge(7, 1, "main", 5) == 3
-    assert outbox.acknowledge(7, 1, "main", 5) == 0
+    foreign = {(8, 1, "main"): 9, (7, 2, "main"): 9}
+    assert outbox.acknowledge(foreign) == dict.fromkeys(foreign, 0)
+    assert outbox.acknowledge({(7, 1, "main"): 5}) == {(7, 1, "main"): 3}
+    assert outbox.acknowledge({(7, 1, "main"): 5}) == {(7, 1, "main"): 0}
     assert [(block.stream, block.seq0) for block in outbox.pending()] == [("main", 3), ("other", 0)]
     assert outbox.stats().rows == 6
+
+
+def test_several_streams_are_acknowledged_at_once(
+    outbox: Outbox, batch: Make, commit: Commit
+) -> None:
+    """Each up to a mark of its own, and what left is told by stream."""
+    commit(outbox, batch(3), batch(2, 3), batch(4, stream="other"))
+    main, other = (7, 1, "main"), (7, 1, "other")
+
+    assert outbox.acknowledge({main: 3, other: 4}) == {main: 3, other: 4}
+
+    assert ranges(outbox.pending()) == [("estimate", 3, 2)]
+    assert outbox.rows == outbox.stats().rows == 2
+
+
+def test_whoever_looks_again_can_tell_that_nothing_was_written(
+    outbox: Outbox, batch: Make, commit: Commit
+) -> None:
+    """Blocks are counted as they are written; positions alone and deletions are none."""
+    commit(outbox, batch(3), batch(4, stream="other"))
+    commit(outbox, position=9)
+    outbox.acknowledge({(7, 1, "main"): 3})
+
+    assert outbox.blocks_total == 2
 
 
 def test_pending_reads_in_order_and_within_bounds(
@@ -186,8 +213,10 @@ def test_old_rows_leave_by_age(
 ) -> None:
     """Rows older than the limit become gaps, also those of earlier epochs."""
     outbox = open_outbox(max_age_s=60.0)
+    outbox.begin()
     commit(outbox, batch(3))
     clock.advance(50)
+    outbox.end()
     outbox.close()
     outbox = open_outbox(epoch=2, max_age_s=60.0)
     commit(outbox, batch(2))
@@ -239,7 +268,7 @@ def test_a_source_can_report_a_gap_of_its_own(outbox: Outbox, commit: Commit) ->
 def test_a_damaged_body_becomes_a_gap(outbox: Outbox, batch: Make, commit: Commit) -> None:
     """A block whose checksum fails is never sent as rows."""
     commit(outbox, batch(3), batch(2, 3))
-    outbox._connection.execute("UPDATE block SET body = zeroblob(9) WHERE seq0 = 0")
+    outbox._connection.execute("UPDATE block SET body = zeroblob(9) WHERE seq0 = 0").fetchall()
 
     blocks = outbox.pending()
 
@@ -253,7 +282,7 @@ def test_rows_the_cloud_lost_are_covered_by_a_gap(
 ) -> None:
     """A cloud restored from a backup is told what the device no longer has."""
     commit(outbox, batch(4), batch(2, 4))
-    outbox.acknowledge(7, 1, "main", 4)
+    outbox.acknowledge({(7, 1, "main"): 4})
 
     assert outbox.fill(7, 1, "main", 1) == 3
     assert outbox.fill(7, 1, "main", 1) == 0
@@ -304,7 +333,9 @@ def test_a_full_database_with_nothing_to_evict_is_an_error(open_outbox: Open) ->
             position=99,
             snapshot=b"",
             base="",
-            batches=[Batch("main", "estimate", Table({"x": np.zeros(100_000)}))],
+            batches=[
+                Batch("main", "estimate", Table({"x": np.random.default_rng(1).random(100_000)}))
+            ],
         )
 
     resume = outbox.resume("main")
@@ -313,6 +344,21 @@ def test_a_full_database_with_nothing_to_evict_is_an_error(open_outbox: Open) ->
     outbox._connection.execute("PRAGMA max_page_count=10000")
     filled(outbox, 1)
     assert sum(block.n for block in outbox.pending()) == 2000
+
+
+def test_an_empty_outbox_goes_on_once_the_disk_has_room(open_outbox: Open, disk: Disk) -> None:
+    """With nothing to drop it waits, and the file may grow again as soon as there is room."""
+    outbox = open_outbox(quota_mb=64)
+    disk.set_full(True)
+    with pytest.raises(OutboxFullError, match="nothing is left to drop"):
+        filled(outbox, 20)
+    assert outbox.rows < 20_000
+
+    disk.set_full(False)
+    filled(outbox, 20)
+
+    assert outbox.stats().discarded == {}
+    assert outbox.rows >= 20_000
 
 
 @pytest.fixture
@@ -355,18 +401,28 @@ def test_a_full_disk_costs_the_ballast_then_the_oldest_rows(
     assert sum(block.n for block in blocks) == 320_000
     assert set(outbox.stats().discarded) == {"disk_full"}
     hog.unlink()
-    outbox.acknowledge(7, 1, "main", 320_000)
+    outbox.acknowledge({(7, 1, "main"): 320_000})
     filled(outbox, 1)
     assert ballast.exists() == (shutil.disk_usage(small_disk).free > 3 << 20)
     outbox.close()
 
 
-@pytest.mark.parametrize(("durable", "synchronous"), [("group", 1), ("full", 2)])
-def test_durability_is_a_choice(open_outbox: Open, durable: str, synchronous: int) -> None:
-    """``full`` syncs every commit, ``group`` leaves that to checkpoints."""
-    outbox = open_outbox(durable=durable)
+def test_what_must_outlive_a_power_cut_is_synced(
+    outbox: Outbox, batch: Make, commit: Commit
+) -> None:
+    """Rows and marks are synced with their commit; a position alone waits for the next of them."""
+    synchronous = outbox._connection.execute
 
-    assert outbox._connection.execute("PRAGMA synchronous").fetchone()[0] == synchronous
+    def level() -> int:
+        return int(synchronous("PRAGMA synchronous").fetchone()[0])
+
+    commit(outbox, batch(1))
+    with_rows = level()
+    commit(outbox)
+    without = level()
+    outbox.keep_marks({"file": b"7"})
+
+    assert (with_rows, without, level()) == (2, 1, 2)
 
 
 def test_a_name_that_breaks_the_grammar_is_refused(outbox: Outbox, commit: Commit) -> None:
@@ -385,9 +441,7 @@ def test_a_failing_database_is_a_store_error(outbox: Outbox, batch: Make, commit
     assert isinstance(caught.value.__cause__, sqlite3.Error)
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_every_row_is_pending_acknowledged_or_in_a_gap(
     tmp_path_factory: pytest.TempPathFactory, clock: FakeClock, data: st.DataObject
@@ -413,7 +467,7 @@ def test_every_row_is_pending_acknowledged_or_in_a_gap(
             case "ack" if made:
                 key = data.draw(st.sampled_from(sorted(made)))
                 acked[key] = max(acked.get(key, 0), data.draw(st.integers(0, made[key])))
-                outbox.acknowledge(7, *key, acked[key])
+                outbox.acknowledge({(7, *key): acked[key]})
             case _:
                 outbox.close()
                 epoch += 1

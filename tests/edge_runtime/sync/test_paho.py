@@ -17,14 +17,16 @@ import pytest
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import OutboxConfig, SyncConfig
 from edge_runtime.errors import ConfigError
-from edge_runtime.ports import Connected, Disconnected, Message, TransportEvent
+from edge_runtime.ports import Clock, Connected, Disconnected, Message, TransportEvent
 from edge_runtime.sync.frames import decode_frame
 from edge_runtime.sync.link import Link
 from edge_runtime.sync.messages import Ack, CloudState, encode
 from edge_runtime.sync.outbox import Batch, Outbox
 from edge_runtime.sync.paho import PahoTransport
 from edge_runtime.sync.state import StateStore
+from edge_runtime.testing.clock import FakeClock
 from edge_runtime.types import Table
+from edge_simulator.link import Chances, LinkProxy
 
 PATIENCE_S = 60.0
 
@@ -86,10 +88,15 @@ def connect() -> Iterator[Callable[..., PahoTransport]]:
     opened = []
 
     def make(
-        port: int, client: str, *filters: str, will: Message | None = None, **options: object
+        port: int,
+        client: str,
+        *filters: str,
+        will: Message | None = None,
+        clock: Clock | None = None,
+        **options: object,
     ) -> PahoTransport:
         config = SyncConfig(port=port, **({"protocol": "3.1.1"} | options))
-        opened.append(PahoTransport(config, client, SystemClock(), jitter=lambda: 0.1))
+        opened.append(PahoTransport(config, client, clock or SystemClock(), jitter=lambda: 0.1))
         opened[-1].open(filters, will)
         return opened[-1]
 
@@ -213,6 +220,139 @@ def test_an_exception_in_a_callback_is_logged_and_the_link_lives(
     assert "transport.callback_failed" in caplog.text
     assert device.stats().errors_total == 1
     assert device.stats().connections_total == 1
+
+
+class FailsOnce:
+    """Stands for a method and raises the first time it is called."""
+
+    def __init__(self, instead_of: Callable[..., object]) -> None:
+        self._instead_of = instead_of
+        self.has_failed = False
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        if not self.has_failed:
+            self.has_failed = True
+            raise RuntimeError("broken callback")
+        return self._instead_of(*args, **kwargs)
+
+
+class CountsLater(int):
+    """A number that cannot be counted up the first time."""
+
+    has_failed = False
+
+    def __add__(self, other: int) -> int:
+        if not self.has_failed:
+            self.has_failed = True
+            raise RuntimeError("broken callback")
+        return int(self) + other
+
+
+@pytest.mark.parametrize("callback", ["connect", "subscribe"])
+def test_a_greeting_that_fails_is_begun_again(
+    iotcore_port: int, callback: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without it nobody would learn that the link is up."""
+    config = SyncConfig(port=iotcore_port, protocol="3.1.1")
+    device = PahoTransport(config, "pump", SystemClock(), jitter=lambda: 0.1)
+    broken: FailsOnce | CountsLater
+    if callback == "connect":
+        device._session = broken = CountsLater()
+    else:
+        device._mailbox.put = broken = FailsOnce(device._mailbox.put)
+    device.open(["dn/#"], None)
+
+    wait_for(device, Connected)
+    assert device.publish(Message("dn/x", b"works"))
+    assert wait_for(device, Message).payload == b"works"
+    device.close()
+
+    assert broken.has_failed
+    assert "transport.callback_failed" in caplog.text
+    assert device.stats().errors_total == 1
+
+
+def test_a_confirmation_that_cannot_be_counted_leaves_the_link_up(
+    iotcore_port: int, connect: Callable[..., PahoTransport]
+) -> None:
+    """A failing publish callback is counted; the connection stays."""
+    device = connect(iotcore_port, "pump", "dn/#")
+    wait_for(device, Connected)
+    device._unacknowledged = Uncountable()
+
+    device.publish(Message("dn/x", b"1"))
+    assert wait_for(device, Message).payload == b"1"
+    device.publish(Message("dn/x", b"2"))
+    assert wait_for(device, Message).payload == b"2"
+    deadline = time.monotonic() + PATIENCE_S
+    while not device.stats().errors_total and time.monotonic() < deadline:
+        device.receive(0.05)
+
+    assert device.stats().errors_total > 0
+    assert device.stats().connections_total == 1
+
+
+class Uncountable(int):
+    """A number that cannot be counted down."""
+
+    def __add__(self, other: int) -> Uncountable:
+        return Uncountable(int(self) + other)
+
+    def __sub__(self, other: int) -> int:
+        raise RuntimeError("broken callback")
+
+    def __lt__(self, other: object) -> bool:
+        return True
+
+
+@pytest.mark.mosquitto
+def test_a_farewell_that_fails_does_not_keep_the_link_from_coming_back(
+    mosquitto: Mosquitto, connect: Callable[..., PahoTransport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disconnect callback logs, and that can fail as anything can."""
+    device = connect(mosquitto.port, "pump", "dn/#", protocol="5")
+    wait_for(device, Connected)
+    monkeypatch.setattr("edge_runtime.sync.paho._TAKEN_OVER", Incomparable())
+
+    connect(mosquitto.port, "pump", protocol="5")
+
+    wait_for(device, Disconnected)
+    wait_for(device, Connected)
+    assert device.stats().errors_total >= 1
+
+
+class Incomparable:
+    """Raises when somebody compares with it."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("broken callback")
+
+    __hash__ = None
+
+
+def test_a_broker_that_confirms_nothing_is_greeted_anew(
+    iotcore_port: int, connect: Callable[..., PahoTransport]
+) -> None:
+    """When as many messages as may be on their way have vanished, the link does not stand still."""
+    with LinkProxy(target=("127.0.0.1", iotcore_port), unit="packets") as link:
+        clock = FakeClock()
+        device = connect(link.port, "pump", "dn/#", clock=clock)
+        wait_for(device, Connected)
+        link.chances = Chances(drop=1.0)
+        for _ in range(60):
+            assert device.publish(Message("up/x", b"lost"))
+        while link.counts().dropped < 60:
+            device.receive(0.05)
+        link.chances = Chances()
+
+        clock.advance(61.0)
+        # More to send, or a time-out, lets the network thread look at the clock.
+        device.publish(Message("up/x", b"waits"))
+        wait_for(device, Disconnected)
+        wait_for(device, Connected)
+
+        assert device.publish(Message("dn/x", b"passes"))
+        assert wait_for(device, Message).payload == b"passes"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

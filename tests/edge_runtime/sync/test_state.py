@@ -104,3 +104,17 @@ def test_a_closed_store_says_so(state: StateStore) -> None:
 
     with pytest.raises(StoreError, match="closed database"):
         state.set("x", 1)
+
+
+def test_a_simulation_brings_its_own_chance(tmp_path: Path, clock: FakeClock) -> None:
+    """The incarnation is what was drawn, once; a file that exists keeps its own."""
+    asked: list[int] = []
+
+    for number in (7, 8):
+        store = StateStore(
+            tmp_path / "state.db", clock, draw=lambda n, k=number: asked.append(n) or k
+        )
+        assert store.incarnation == 7
+        store.close()
+
+    assert set(asked) == {63}

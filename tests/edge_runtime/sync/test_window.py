@@ -72,3 +72,19 @@ def test_a_frame_sent_twice_teaches_nothing() -> None:
     window.acknowledge(KEY, 10, now_ns=60 * S + 1)
 
     assert window.timeout_ns() == 5 * S
+
+
+def test_time_outs_halve_what_may_be_on_its_way_until_something_arrives() -> None:
+    """An ingest that hangs gets 20, 10, 5, 4 frames, and all 20 again once it answers."""
+    window = Window()
+    rooms = [window.room(20)]
+    for _ in range(5):
+        window.strike(0.0)
+        rooms.append(window.room(20))
+    window.add(KEY, 10, 0)
+    rooms.append(window.room(20))
+    window.acknowledge(KEY, 10, 1)
+    rooms.append(window.room(20))
+
+    assert rooms == [20, 10, 5, 4, 4, 4, 3, 20]
+    assert Window().room(2) == 2
