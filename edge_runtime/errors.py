@@ -14,6 +14,7 @@
     │   └── Rejected                  the same write will never work
     ├── StoreError    (OSError)       a database or segment failed             exit 1
     ├── WireError     (ValueError)    bytes from outside do not decode         exit 1
+    ├── RequestError  (ValueError)    a server cannot answer a request         exit 1
     └── MissingExtra  (ImportError)   an optional dependency is not installed  exit 1
 
 A message has four parts: *where* it happened, *what* is there, what was
@@ -22,13 +23,17 @@ A message has four parts: *where* it happened, *what* is there, what was
 
 from __future__ import annotations
 
+from typing import Literal
+
 __all__ = [
     "BundleError",
     "ConfigError",
     "EdgeError",
     "MissingExtra",
     "ModelError",
+    "Refusal",
     "Rejected",
+    "RequestError",
     "ShapeError",
     "SinkError",
     "SourceError",
@@ -116,6 +121,36 @@ class StoreError(EdgeError, OSError):
 
 class WireError(EdgeError, ValueError):
     """Bytes from outside do not decode, or break a limit."""
+
+
+Refusal = Literal[
+    "invalid", "unauthorised", "forbidden", "unknown", "too_large", "late", "busy", "failed"
+]
+"""Why a request is not answered; each protocol has a code of its own for it."""
+
+
+class RequestError(EdgeError, ValueError):
+    """A request that a server cannot answer.
+
+    Args:
+        what: As in `EdgeError`.
+        kind: Why, for programs.
+        where: Which part of the request.
+        expected: What should have been there.
+        remedy: What the client can do about it.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        kind: Refusal = "invalid",
+        where: str = "",
+        expected: str = "",
+        remedy: str = "",
+    ) -> None:
+        self.kind: Refusal = kind
+        super().__init__(what, where=where, expected=expected, remedy=remedy)
 
 
 class MissingExtra(EdgeError, ImportError):

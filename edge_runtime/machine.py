@@ -6,16 +6,16 @@ import hashlib
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
+
+from edge_runtime.distributions import installed_version
 
 __all__ = [
     "RUNTIMES",
     "Machine",
     "cores",
-    "installed_version",
     "memory_mb",
     "processor",
     "rss_mb",
@@ -128,11 +128,3 @@ def rss_mb() -> float:
     except OSError:
         return 0.0
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def installed_version(package: str) -> str | None:
-    """Return the version of an installed package, without importing it."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

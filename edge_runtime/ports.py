@@ -7,10 +7,11 @@ plug-ins come through the same entry points (``edge_runtime.registry``).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Annotated, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from edge_runtime.spec import StateSpec, StreamSpec
 from edge_runtime.types import Frame, Isolation, Output, StateKind, TensorSpec
@@ -21,11 +22,15 @@ __all__ = [
     "Clock",
     "Connected",
     "Disconnected",
+    "LiveSource",
     "Message",
+    "ResumableSink",
     "Session",
     "SessionOptions",
     "Sink",
     "Source",
+    "SourceHealth",
+    "Timing",
     "Transport",
     "TransportEvent",
 ]
@@ -65,7 +70,10 @@ class Source(Protocol):
         ...
 
     def read(self, timeout_s: float) -> Frame | None:
-        """Return the next block, or None if none came within ``timeout_s``."""
+        """Return the next block, or None if none came within ``timeout_s``.
+
+        Its arrays may wait in queues: the source does not write into them again.
+        """
         ...
 
     def close(self) -> None:
@@ -73,11 +81,33 @@ class Source(Protocol):
         ...
 
 
+class SourceHealth(msgspec.Struct, frozen=True):
+    """What a live source has noticed since it was made.
+
+    Attributes:
+        lost_samples: Samples that were due and never came.
+        jitter_s: How far blocks came early or late, root mean square of the last ones.
+        faults: How often something was wrong with the sensor, by reason.
+    """
+
+    lost_samples: int = 0
+    jitter_s: float = 0.0
+    faults: dict[str, int] = {}
+
+
+class LiveSource(Source, Protocol):
+    """A source that cannot be replayed: what it misses, it counts."""
+
+    def health(self) -> SourceHealth:
+        """Return what was noticed so far; callable from any thread, also when closed."""
+        ...
+
+
 class Sink(Protocol):
     """A place that takes results; used by one thread."""
 
-    def open(self, device: str) -> None:
-        """Get ready to write results of ``device``."""
+    def open(self, device: str, *, epoch: int = 0) -> None:
+        """Get ready to write results of ``device``, started for the ``epoch``-th time."""
         ...
 
     def write(self, output: Output) -> None:
@@ -91,6 +121,34 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Flush and release; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class ResumableSink(Sink, Protocol):
+    """A sink that can go back to where it was: what it takes is there exactly once.
+
+    Results come to it with the commit that they belong to, to every other sink as
+    soon as they are there.
+    """
+
+    def mark(self, *, is_durable: bool) -> bytes:
+        """Return where it stands; a crash of this process takes back nothing before.
+
+        Args:
+            is_durable: A power cut may not either.
+
+        Raises:
+            SinkError: What was written may not be there.
+        """
+        ...
+
+    def resume(self, mark: bytes) -> None:
+        """Forget what came after ``mark``; called between `open` and the first `write`.
+
+        Raises:
+            SinkError: It cannot go back.
+        """
         ...
 
 
@@ -135,6 +193,36 @@ class Choice(msgspec.Struct, frozen=True):
     isolation: Isolation = "thread"
     limit_s: float = 30.0
     memory_mb: int = 1024
+
+
+class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long one place waits for samples, and which stamps it believes.
+
+    The *watermark* of a stream is its latest believed event time less ``delay_s``:
+    what lies behind it is taken to be complete.
+
+    Attributes:
+        delay_s: How long samples may be on their way without being late.
+        allowed_lateness_s: Samples so far behind the watermark still revise what was
+            answered; older ones go to the late side output.
+        future_skew_s: A stamp further ahead of the stream than this moves nothing
+            until ``confirm_rows`` samples in a row agree on it.
+        confirm_rows: So many agreeing samples make a stream begin, and a jump real.
+        clock_back_s: Samples in a row that are all too late, and span so much event
+            time, are a clock that was set back: the stream begins anew there. None
+            takes them for late for ever.
+        revise_s: Late samples wait until the watermark passes a multiple of this, so
+            that many of them make one revision.
+        idle_s: After so long without a sample, what waits is answered; None waits on.
+    """
+
+    delay_s: Annotated[float, Meta(ge=0, le=1e7)] = 0.0
+    allowed_lateness_s: Annotated[float, Meta(ge=0, le=1e7)] = 0.0
+    future_skew_s: Annotated[float, Meta(gt=0, le=1e9)] = 60.0
+    confirm_rows: Annotated[int, Meta(ge=1, le=1024)] = 3
+    clock_back_s: Annotated[float, Meta(gt=0, le=1e9)] | None = 60.0
+    revise_s: Annotated[float, Meta(ge=1e-3, le=1e7)] = 1.0
+    idle_s: Annotated[float, Meta(gt=0, le=1e7)] | None = None
 
 
 class Session(Protocol):
@@ -227,7 +315,7 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Connected(msgspec.Struct, frozen=True):
-    """The link is up; subscriptions and the window must be renewed."""
+    """The link is up, and the subscriptions count; the window must be renewed."""
 
 
 class Disconnected(msgspec.Struct, frozen=True):

@@ -2,32 +2,32 @@
 
 A plug-in is a class with a nested ``Config`` (a frozen msgspec Struct that
 forbids unknown fields), built as ``cls(config)``. A class without one is
-built as ``cls()``: backends and commands. Nothing is imported before its name
-is asked for.
+built as ``cls()``: backends, bundles and commands. Nothing is imported before its name
+is asked for, and little to find it: the command line starts here, in processes
+that do hardly more.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import msgspec
-
+from edge_runtime.distributions import EntryPoint, entry_points
 from edge_runtime.errors import ConfigError, EdgeError
 
 __all__ = ["GROUPS", "Group", "closest", "configure", "create", "decode_path", "find", "names"]
 
-Group = Literal["sources", "backends", "sinks", "commands"]
+Group = Literal["sources", "backends", "sinks", "bundles", "commands"]
 GROUPS: tuple[Group, ...] = get_args(Group)
+
+_PREFIX = "edge_runtime."
 
 
 def names(group: Group) -> tuple[str, ...]:
     """Return the names in ``group``, sorted, without importing them."""
-    return tuple(sorted(_entries(group)))
+    return tuple(sorted(_named(group)))
 
 
 def find(group: Group, name: str) -> type[Any]:
@@ -37,14 +37,14 @@ def find(group: Group, name: str) -> type[Any]:
         ConfigError: No plug-in has that name, or its module cannot be imported.
         EdgeError: The plug-in says itself what it lacks, such as `MissingExtra`.
     """
-    entry = _entries(group).get(name)
+    entry = _named(group).get(name)
     if entry is None:
         raise _unknown(group, name)
     try:
         plugin: type[Any] = entry.load()
     except EdgeError:
         raise
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise ConfigError(
             f"{group[:-1]} {name!r} cannot be loaded: {error}",
             expected=f"a class at {entry.value}",
@@ -76,6 +76,8 @@ def configure(group: Group, name: str, options: Mapping[str, object], where: str
     Raises:
         ConfigError: The name is unknown, or the options do not fit its ``Config``.
     """
+    import msgspec
+
     kind = getattr(find(group, name), "Config", None)
     keys = tuple(field.encode_name for field in msgspec.structs.fields(kind)) if kind else ()
     _check_keys(options, keys, where, name)
@@ -84,6 +86,9 @@ def configure(group: Group, name: str, options: Mapping[str, object], where: str
 
 def closest(name: str, known: tuple[str, ...]) -> str:
     """Return "Did you mean …" with the nearest known name, or a list of all."""
+    # Only mistakes need it.
+    from difflib import get_close_matches
+
     match = get_close_matches(name, known, n=1, cutoff=0.5)
     if match:
         return f"Did you mean {match[0]!r}?"
@@ -105,11 +110,12 @@ def _unknown(group: Group, name: str) -> ConfigError:
     )
 
 
-@functools.cache
-def _entries(group: Group) -> dict[str, EntryPoint]:
-    entries: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=f"edge_runtime.{group}"):
-        known = entries.setdefault(entry.name, entry)
+def _named(group: Group) -> dict[str, EntryPoint]:
+    named: dict[str, EntryPoint] = {}
+    for entry in _entries():
+        if entry.group != _PREFIX + group:
+            continue
+        known = named.setdefault(entry.name, entry)
         if known.value != entry.value:
             raise ConfigError(
                 f"two packages register the {group[:-1]} {entry.name!r}: "
@@ -117,10 +123,17 @@ def _entries(group: Group) -> dict[str, EntryPoint]:
                 expected="one",
                 remedy="Uninstall one of the two packages.",
             )
-    return entries
+    return named
+
+
+@functools.cache
+def _entries() -> list[EntryPoint]:
+    return entry_points([_PREFIX + group for group in GROUPS])
 
 
 def _convert(options: Mapping[str, object], kind: type[Any], where: str, name: str) -> object:
+    import msgspec
+
     try:
         return msgspec.convert(dict(options), kind, dec_hook=decode_path)
     except msgspec.ValidationError as error:

@@ -17,7 +17,9 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.types import check_name
 
 __all__ = [
+    "MAIN",
     "ArtefactSpec",
+    "AskNext",
     "BandPower",
     "Butterworth",
     "CalibrationLayer",
@@ -28,6 +30,8 @@ __all__ = [
     "FeatureSpec",
     "FilterSpec",
     "FusionLayer",
+    "GridSpec",
+    "ImageSpec",
     "Layer",
     "LayerBody",
     "LayerKind",
@@ -43,10 +47,12 @@ __all__ = [
     "PriorLayer",
     "Raw",
     "Rectify",
+    "Reject",
     "ResidualLayer",
     "Sections",
     "Smoothing",
     "Spectrum",
+    "StageSpec",
     "StateSpec",
     "StateTensor",
     "Statistic",
@@ -54,13 +60,21 @@ __all__ = [
     "StreamSpec",
     "Taper",
     "ThresholdsLayer",
+    "WindowKind",
     "WindowSpec",
+    "as_builtins",
     "effective_id",
 ]
 
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
+Hits = Annotated[int, Meta(ge=1, le=1024)]
+MAIN = "model"
+"""Name of the last stage of a cascade: the model that the bundle itself declares."""
+
+# Slots that may be made up at once, so that a gap takes little memory.
+_LONGEST_GAP = 1_000_000
 
 
 class _Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,11 +91,100 @@ class ChannelSpec(_Spec, frozen=True):
     unit: str = ""
 
 
-class StreamSpec(_Spec, frozen=True):
-    """The samples a model needs: channels in order, at ``rate_hz`` a second."""
+class ImageSpec(_Spec, frozen=True):
+    """What an image is made into: ``height`` samples, one a line, the top one first.
+
+    The channels of a line are its pixels from left to right, the colours of a
+    pixel side by side, 0 to 255.
+
+    Attributes:
+        height: Lines.
+        width: Pixels in a line.
+        colour: Which colours a pixel has, in order.
+        fit: How a picture of another shape gets this one. ``stretch``: whatever its
+            shape. ``crop``: the largest part from its middle that has this shape.
+            ``letterbox``: the whole picture in the middle, black around it.
+    """
+
+    height: Annotated[int, Meta(ge=1, le=4096)]
+    width: Annotated[int, Meta(ge=1, le=4096)]
+    colour: Literal["rgb", "bgr", "grey"] = "rgb"
+    fit: Literal["stretch", "crop", "letterbox"] = "stretch"
+
+    @property
+    def line_values(self) -> int:
+        """Channels of a line."""
+        return self.width * (1 if self.colour == "grey" else 3)
+
+
+class GridSpec(_Spec, frozen=True, omit_defaults=True):
+    """A clock grid: slot ``k`` lies ``k`` sample periods after the Unix epoch.
+
+    The samples of a stream, in the order of their event time, give each slot at most
+    one value per channel. A value that is NaN is no sample of that channel, so that
+    several sensors may deliver different channels at different rates.
+
+    Attributes:
+        resample: ``nearest``: the sample closest to the slot, at most half a period
+            away. ``mean``: the mean of those. ``hold``: the last one at or before the
+            slot. ``linear``: on the line between its neighbours. The last two bridge
+            up to ``window.gap_periods``.
+        gaps: What becomes of slots without a sample. ``skip``: no window spans them.
+            ``hold``: the last sample again. ``fill``: the line between the samples on
+            both sides. ``mark``: NaN; windows with such a slot are withheld and counted.
+        longest_gap_s: Of ``hold``, ``fill`` and ``mark``; longer gaps are skipped.
+    """
+
+    resample: Literal["nearest", "hold", "linear", "mean"] = "nearest"
+    gaps: Literal["skip", "hold", "fill", "mark"] = "skip"
+    longest_gap_s: NotNegative = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.gaps == "skip") != (self.longest_gap_s == 0):
+            raise ConfigError(
+                f"grid has gaps {self.gaps!r} and longest_gap_s {self.longest_gap_s:g}",
+                expected="a bound above 0 for hold, fill and mark, and none for skip",
+                remedy="Set longest_gap_s to the longest gap that may be bridged.",
+            )
+
+
+# Without its defaults, so that older runtimes read what does not use newer keys.
+class StreamSpec(_Spec, frozen=True, omit_defaults=True):
+    """The samples a model needs: channels in order, at ``rate_hz`` a second.
+
+    Attributes:
+        channels: In the order of the model.
+        rate_hz: Samples a second.
+        image: Set where samples are the lines of images; there are ``rate_hz /
+            image.height`` images a second.
+        grid: Set where samples are put in order of their event time, one in each slot.
+    """
 
     channels: Annotated[tuple[ChannelSpec, ...], Meta(min_length=1, max_length=4096)]
     rate_hz: Positive
+    image: ImageSpec | None = None
+    grid: GridSpec | None = None
+
+    def __post_init__(self) -> None:
+        if self.image is not None and self.grid is not None:
+            raise ConfigError(
+                "the stream has an image and a grid",
+                expected="one of them",
+                remedy="Images come as they are; leave out stream.grid.",
+            )
+        if self.grid is not None and self.grid.longest_gap_s * self.rate_hz > _LONGEST_GAP:
+            raise ConfigError(
+                f"grid has longest_gap_s {self.grid.longest_gap_s:g} at {self.rate_hz:g} Hz",
+                expected=f"a gap of at most {_LONGEST_GAP} samples",
+                remedy="Bridge shorter gaps; what is longer is skipped.",
+            )
+        if self.image is not None and len(self.channels) != self.image.line_values:
+            raise ConfigError(
+                f"the stream has {len(self.channels)} channels and images of "
+                f"{self.image.width} {self.image.colour} pixels a line",
+                expected=f"{self.image.line_values} channels",
+                remedy="A line of an image is a sample: each colour of each pixel is a channel.",
+            )
 
     @property
     def period_ns(self) -> int:
@@ -94,26 +197,75 @@ class StreamSpec(_Spec, frozen=True):
         return tuple(channel.name for channel in self.channels)
 
 
-class WindowSpec(_Spec, frozen=True):
+WindowKind = Literal["count", "tumbling", "hopping", "sliding", "session"]
+
+
+class WindowSpec(_Spec, frozen=True, omit_defaults=True):
     """Windows of ``length`` samples, one every ``hop`` samples.
 
     A jump in time of more than ``gap_periods`` sample periods starts a new
     window: no window ever spans a gap. ``pad`` samples of value 0 are imagined
     before the first sample, and again after every gap.
+
+    Attributes:
+        length: Samples in a window; of a session, the most.
+        hop: Samples from the start of one window to the next.
+        gap_periods: What counts as a gap.
+        pad: Samples imagined before a stretch.
+        kind: ``count``: the first window begins with the first sample. The others need
+            a grid, and begin where the number of the slot is a multiple of ``hop``:
+            ``tumbling`` with a hop of one length, ``hopping`` with another one,
+            ``sliding`` with a hop of 1. A ``session`` begins with the first sample
+            after a silence and ends before the next.
+        silence_s: How long a silence ends a session.
     """
 
     length: Count
     hop: Count
     gap_periods: Annotated[float, Meta(gt=1)] = 1.5
     pad: Annotated[int, Meta(ge=0)] = 0
+    kind: WindowKind = "count"
+    silence_s: Positive | None = None
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether windows begin at multiples of their hop, whatever came before."""
+        return self.kind in ("tumbling", "hopping", "sliding")
 
     def __post_init__(self) -> None:
+        self._check_kind()
         if self.pad >= self.length:
             raise ConfigError(
                 f"window has pad {self.pad} and length {self.length}",
                 expected="pad below length",
                 remedy="A window needs at least one real sample.",
             )
+
+    def _check_kind(self) -> None:
+        """Refuse keys that say something else than the kind does."""
+        is_session = self.kind == "session"
+        hop = {
+            "tumbling": self.hop == self.length,
+            "hopping": self.hop != self.length,
+            "sliding": self.hop == 1,
+            "session": self.hop == self.length,
+        }
+        fits = hop.get(self.kind, True) and (self.kind == "count" or not self.pad)
+        if not fits or is_session != (self.silence_s is not None):
+            raise ConfigError(
+                f"a {self.kind} window has length {self.length}, hop {self.hop}, "
+                f"pad {self.pad} and silence_s {self.silence_s}",
+                expected=_WINDOW_KEYS[self.kind],
+            )
+
+
+_WINDOW_KEYS: dict[WindowKind, str] = {
+    "count": "no silence_s",
+    "tumbling": "hop equal to length, no pad, no silence_s",
+    "hopping": "hop other than length, no pad, no silence_s",
+    "sliding": "hop 1, no pad, no silence_s",
+    "session": "hop equal to length, no pad, and silence_s",
+}
 
 
 # --- filters ------------------------------------------------------------------
@@ -392,38 +544,198 @@ class StateSpec(_Spec, frozen=True):
     warm_up: Annotated[int, Meta(ge=0, le=4096)] = 0
 
 
-class OutputSpec(_Spec, frozen=True):
+# These three without their defaults, so that older runtimes read what does not use newer keys.
+class OutputSpec(_Spec, frozen=True, omit_defaults=True):
     """How raw scores become answers.
 
     ``activation`` turns the dequantised output into the reported scale.
     ``reconstruction`` takes the mean squared error between the model's input
     and output (an autoencoder). ``scale`` and ``offset`` are the calibration
     shipped with the base, applied in the link: ``scale * x + offset``.
+    ``temperature`` divides the logits before a softmax or sigmoid.
     """
 
     activation: Literal["none", "softmax", "sigmoid", "reconstruction"] = "none"
     scale: float = 1.0
     offset: float = 0.0
+    temperature: Annotated[float, Meta(ge=1e-3, le=1e3)] = 1.0
+
+    def __post_init__(self) -> None:
+        if self.temperature != 1.0 and self.activation not in ("softmax", "sigmoid"):
+            raise ConfigError(
+                f"output has temperature {self.temperature:g} and activation {self.activation!r}",
+                expected="a softmax or sigmoid, whose logits a temperature divides",
+                remedy="Where the model itself ends in a sigmoid, use link log_odds "
+                "and scale 1 / temperature.",
+            )
 
 
-class Smoothing(_Spec, frozen=True):
-    """Mean of the last ``windows`` values before thresholds are applied."""
+class Smoothing(_Spec, frozen=True, omit_defaults=True):
+    """What becomes of a label's values before thresholds are applied.
+
+    ``mean`` and ``median`` take the last ``windows`` values. ``exponential`` moves
+    by a share of the way to each new value: by ``alpha``, or by ``1 - 2^(-dt /
+    half_life_s)`` for a value that came dt after the one before, in event time.
+
+    Attributes:
+        windows: How many values a mean or median takes.
+        kind: Which of the three.
+        alpha: Share of a new value.
+        half_life_s: After so long half of the way is left.
+    """
 
     windows: Count = 1
+    kind: Literal["mean", "median", "exponential"] = "mean"
+    alpha: Annotated[float, Meta(gt=0, le=1)] | None = None
+    half_life_s: Positive | None = None
+
+    def __post_init__(self) -> None:
+        paces = (self.alpha is not None) + (self.half_life_s is not None)
+        is_exponential = self.kind == "exponential"
+        if paces != is_exponential or (is_exponential and self.windows != 1):
+            raise ConfigError(
+                f"{self.kind} smoothing has windows {self.windows}, alpha {self.alpha} "
+                f"and half_life_s {self.half_life_s}",
+                expected="alpha or half_life_s, and no windows"
+                if is_exponential
+                else "windows alone",
+            )
 
 
-class Limit(_Spec, frozen=True):
-    """A label starts when its value reaches ``on`` and ends when it falls below ``off``."""
+class Reject(_Spec, frozen=True):
+    """Values from ``low`` to below ``high`` are uncertain: they start and end nothing."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ConfigError(
+                f"reject has low {self.low} and high {self.high}", expected="low below high"
+            )
+
+
+class Limit(_Spec, frozen=True, omit_defaults=True):
+    """A label starts when its value reaches ``on`` and ends when it falls below ``off``.
+
+    Attributes:
+        label: Which one.
+        on: Lowest smoothed value that lets it start.
+        off: It ends below.
+        k_of_n: It starts with a window that reaches ``on`` where k of the last n did,
+            since it last ended. ``[n, n]`` is a least duration.
+        refractory_s: Once ended, it does not start again for so long, in event time.
+        reject: Between these two values the answer is uncertain.
+    """
 
     label: str
     on: float
     off: float
+    k_of_n: tuple[Hits, Hits] = (1, 1)
+    refractory_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    reject: Reject | None = None
 
     def __post_init__(self) -> None:
         if self.off > self.on:
             raise ConfigError(
                 f"limit of label {self.label!r} has on {self.on} and off {self.off}",
                 expected="off at most on",
+            )
+        if self.k_of_n[0] > self.k_of_n[1]:
+            raise ConfigError(
+                f"limit of label {self.label!r} has k_of_n {list(self.k_of_n)}",
+                expected="k at most n",
+            )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether ``on`` and ``off`` are all there is to it."""
+        return self.k_of_n == (1, 1) and self.refractory_s == 0.0 and self.reject is None
+
+    def moved(self, to: Limit) -> Limit:
+        """Return this limit with the thresholds of another; the rest stays the base's."""
+        reject = self.reject and (to.reject or self.reject)
+        return msgspec.structs.replace(self, on=to.on, off=to.off, reject=reject)
+
+
+# --- cascades ---------------------------------------------------------------------
+
+
+class AskNext(_Spec, frozen=True, omit_defaults=True):
+    """When a stage leaves a window to the next one: where its value lies in an interval.
+
+    A value that is not a number is left to the next one too: a stage that is broken
+    silences nothing.
+
+    Attributes:
+        at_least: Lowest value that is left to the next one; None for any.
+        below: Values from here on are not; None for none.
+        label: Whose value; None takes the largest of all labels.
+    """
+
+    at_least: float | None = None
+    below: float | None = None
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        bounds = [bound for bound in (self.at_least, self.below) if bound is not None]
+        if not bounds or sorted(set(bounds)) != bounds:
+            raise ConfigError(
+                f"ask_next has at_least {self.at_least} and below {self.below}",
+                expected="one of them, or at_least under below",
+                remedy="Ask the next model from at_least (a gate), below a bound (an early "
+                "exit), or between the two (the uncertain ones).",
+            )
+
+    def __str__(self) -> str:
+        bounds = {"from": self.at_least, "below": self.below}
+        text = " ".join(f"{word} {one:g}" for word, one in bounds.items() if one is not None)
+        return f"{self.label or 'the largest value'} {text}"
+
+
+class StageSpec(_Spec, frozen=True, omit_defaults=True):
+    """A model that is asked before the bundle's own one, about the same windows.
+
+    Attributes:
+        name: Of the stage, for metrics.
+        ask_next: Which windows are left to the next stage. All others are answered here.
+        artefacts: Model files in order of preference; without one the stage's features,
+            normalised, are its values, one for each of its labels.
+        labels: Names of its outputs in order; none takes the bundle's.
+        features: As of the bundle, over the same window.
+        normalise: As of the bundle; layers do not move it.
+        output: As of the bundle, in the bundle's link.
+        state: As of the bundle.
+        idle: What the answer of a window is that ends here, one number for each of the
+            bundle's labels; none takes the stage's own values.
+        feeds: Whether the next model sees the windows too that it is not asked about, so
+            that its state goes on. Else its stretch ends with the last one it was asked.
+    """
+
+    name: str
+    ask_next: AskNext
+    artefacts: Annotated[tuple[ArtefactSpec, ...], Meta(max_length=16)] = ()
+    labels: tuple[str, ...] = ()
+    features: Annotated[tuple[FeatureSpec, ...], Meta(min_length=1)] = (Raw(),)
+    normalise: Normalise | None = None
+    output: OutputSpec = OutputSpec()
+    state: StateSpec = StateSpec()
+    idle: Annotated[tuple[float, ...], Meta(max_length=4096)] = ()
+    feeds: bool = False
+
+    def __str__(self) -> str:
+        model = self.artefacts[0].file if self.artefacts else "its features alone"
+        return f"{self.name} ({model}) asks the next for {self.ask_next}"
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "stage name")
+        is_bare = not self.artefacts
+        if is_bare and (self.output.activation == "reconstruction" or self.state != StateSpec()):
+            raise ConfigError(
+                f"stage {self.name!r} has no artefacts, activation {self.output.activation!r} "
+                f"and {'no ' if self.state == StateSpec() else ''}state",
+                expected="a model that reconstructs or keeps state, or neither of them",
+                remedy="Add the stage's artefacts, or let its features be its values.",
             )
 
 
@@ -443,7 +755,7 @@ class Clamps(_Spec, frozen=True):
         residual: Largest absolute contribution of the residual; larger ones are cut to it.
         fusion_weight: Largest absolute fusion weight.
         prior: Largest absolute contribution of the prior; larger ones are cut to it.
-        threshold: Largest absolute change of a threshold.
+        threshold: Largest absolute change of a threshold, of ``reject`` too.
         age_s: Layers older than this, by their ``made_ns``, are refused and ignored.
     """
 
@@ -480,6 +792,7 @@ class ModelSpec(_Spec, frozen=True):
         link: Where layers and fusion work.
         smoothing: Before the thresholds.
         limits: The operating point; labels without one never make decisions.
+        cascade: Models that are asked before this one, in order.
         clamps: What layers may change.
         tolerance: Largest difference of golden outputs, in reported units.
         golden: File of golden inputs and outputs (``.npz``).
@@ -508,6 +821,12 @@ class ModelSpec(_Spec, frozen=True):
     golden: str = "golden.npz"
     requires_runtime: str = "0.1"
     schema: Literal[1] = 1
+    cascade: Annotated[tuple[StageSpec, ...], Meta(max_length=8)] = ()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of all models in the order they are asked; none without a cascade."""
+        return (*(stage.name for stage in self.cascade), MAIN) if self.cascade else ()
 
     def __post_init__(self) -> None:
         check_name(self.name, "model name")
@@ -522,6 +841,85 @@ class ModelSpec(_Spec, frozen=True):
                 "clamps allow normaliser layers on a quantile normaliser",
                 expected="a z_score normaliser, or no such layers",
             )
+        if self.stream.image is not None:
+            _check_window(self.window, self.stream.image)
+        if self.window.kind != "count" and self.stream.grid is None:
+            raise ConfigError(
+                f"a {self.window.kind} window on a stream without a grid",
+                expected="stream.grid",
+                remedy="Add 'grid: {}' to the stream, or use kind count.",
+            )
+        if self.window.kind == "session":
+            _check_session(self)
+        if len(set(self.stages)) != len(self.stages):
+            raise ConfigError(
+                f"the stages of the cascade are named {list(self.stages[:-1])}",
+                expected=f"distinct names, none of them {MAIN!r}, which is the bundle's own model",
+                remedy="Rename the stage.",
+            )
+        for stage in self.cascade:
+            _check_stage(stage, self)
+
+
+def _check_stage(stage: StageSpec, spec: ModelSpec) -> None:
+    """Refuse a stage that cannot answer in place of the bundle's own model."""
+    labels = stage.labels or spec.labels
+    asked = stage.ask_next.label
+    if asked is not None and asked not in labels:
+        raise ConfigError(
+            f"stage {stage.name!r} asks by the label {asked!r}",
+            expected=f"one of its labels, {list(labels)}",
+            remedy="Correct ask_next.label, or declare the labels of the stage.",
+        )
+    if stage.idle and len(stage.idle) != len(spec.labels):
+        raise ConfigError(
+            f"stage {stage.name!r} has {len(stage.idle)} idle values",
+            expected=f"{len(spec.labels)}, one for each of {list(spec.labels)}",
+            remedy="Say what the bundle answers where this stage ends it.",
+        )
+    if not stage.idle and labels != spec.labels:
+        raise ConfigError(
+            f"stage {stage.name!r} has the labels {list(labels)} and no idle values",
+            expected=f"the bundle's labels, {list(spec.labels)}, or idle",
+            remedy="Add idle: the answer of a window that this stage does not pass on.",
+        )
+
+
+def _check_session(spec: ModelSpec) -> None:
+    """Refuse what needs windows of one length."""
+    features = [*spec.features, *(one for stage in spec.cascade for one in stage.features)]
+    is_free = all(isinstance(feature, Statistics) for feature in features)
+    if not is_free or spec.filters:
+        raise ConfigError(
+            f"session windows with {len(spec.filters)} filters and the features "
+            f"{[feature.__struct_config__.tag for feature in features]}",
+            expected="statistics alone, and no filters",
+            remedy="A session has no fixed length; its features may not depend on one.",
+        )
+
+
+def as_builtins(spec: ModelSpec) -> dict[str, object]:
+    """Return what ``bundle.yaml`` says of a model.
+
+    A cascade is left out where there is none, so that older runtimes read it.
+    """
+    document: dict[str, object] = msgspec.to_builtins(spec)
+    if not spec.cascade:
+        del document["cascade"]
+    return document
+
+
+def _check_window(window: WindowSpec, image: ImageSpec) -> None:
+    """Refuse windows that begin or end within an image, or could lose its lines."""
+    is_whole = window.length % image.height == 0 and window.hop % image.height == 0
+    if not is_whole or window.pad or window.gap_periods < 1.5:
+        raise ConfigError(
+            f"the window has length {window.length}, hop {window.hop}, pad {window.pad} and "
+            f"gap_periods {window.gap_periods:g} on images of {image.height} lines",
+            expected=f"length and hop in multiples of {image.height}, no pad, "
+            "and gap_periods of at least 1.5",
+            remedy="A window is made of whole images.",
+        )
 
 
 # --- layers ---------------------------------------------------------------------
@@ -568,7 +966,10 @@ class PriorLayer(msgspec.Struct, frozen=True, tag_field="kind", tag="prior"):
 
 
 class ThresholdsLayer(msgspec.Struct, frozen=True, tag_field="kind", tag="thresholds"):
-    """Replaces limits by label; labels it leaves out keep the base's."""
+    """Moves ``on``, ``off`` and ``reject`` by label; labels it leaves out keep the base's.
+
+    ``k_of_n`` and ``refractory_s`` are the base's, whatever a layer says.
+    """
 
     limits: tuple[Limit, ...]
 

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from edge_runtime.errors import ConfigError, ShapeError
+from edge_runtime.quality import MASK
 
 __all__ = [
     "ClockQuality",
@@ -23,6 +24,7 @@ __all__ = [
     "Frame",
     "Isolation",
     "Output",
+    "SideRows",
     "StateKind",
     "Table",
     "TensorSpec",
@@ -103,6 +105,10 @@ class Frame(msgspec.Struct, frozen=True, eq=False):
         step_ns: A source with a steady clock promises by it that each of these
             samples comes so long after the one before, give or take one ns, and
             saves everybody the look at every single time. None promises nothing.
+        quality: What is suspect about each sample, bits of `Quality`, shape (n,),
+            uint16; None where nothing is.
+        keys: Which of many devices each sample is of, shape (n,), text or None, object;
+            None where the source is of one device.
     """
 
     stream: str
@@ -111,6 +117,8 @@ class Frame(msgspec.Struct, frozen=True, eq=False):
     samples: np.ndarray
     clock: ClockQuality = "unsynced"
     step_ns: int | None = None
+    quality: np.ndarray | None = None
+    keys: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.time_ns.shape != (len(self.samples),):
@@ -118,6 +126,16 @@ class Frame(msgspec.Struct, frozen=True, eq=False):
                 f"frame has samples {self.samples.shape} and times {self.time_ns.shape}",
                 where=self.stream,
                 expected="samples (n, channels) and times (n,)",
+            )
+        if self.quality is not None:
+            self._check_quality(self.quality)
+
+    def _check_quality(self, quality: np.ndarray) -> None:
+        if quality.shape != self.time_ns.shape or quality.dtype != MASK:
+            raise ShapeError(
+                f"frame of {len(self)} samples has quality {quality.dtype} {quality.shape}",
+                where=self.stream,
+                expected=f"{MASK} ({len(self)},), or None",
             )
 
     def __len__(self) -> int:
@@ -136,6 +154,8 @@ class Windows(msgspec.Struct, frozen=True, eq=False):
             stream, after a gap, and after a window that was left out. Each of the
             others follows the one before it by exactly one hop. State that a model
             or a feature keeps starts anew here.
+        quality: What is suspect about the samples of each window, bits of `Quality`,
+            shape (n,), uint16; None where nothing is.
     """
 
     index: np.ndarray
@@ -143,6 +163,7 @@ class Windows(msgspec.Struct, frozen=True, eq=False):
     end_ns: np.ndarray
     samples: np.ndarray
     is_fresh: bool = True
+    quality: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -162,6 +183,14 @@ class Estimates(msgspec.Struct, frozen=True, eq=False):
         inputs: What the model saw, kept for upload: features or window
             samples, shape (n, …); None unless asked for.
         effective_id: Hash of the base and layers that were live.
+        revision: How often each was answered before, shape (n,), int64; None where
+            no stream of this kind is ever revised.
+        uncertain: Whether the smoothed value lies in the label's reject band, shape
+            (n, k), bool; None where no label has one.
+        quality: What is suspect about the samples of each window, bits of `Quality`,
+            shape (n,), uint16; None where nothing is.
+        stage: Which model of a cascade answered each window, counted from 0 in the order
+            they are asked, shape (n,), uint8; None without a cascade.
     """
 
     index: np.ndarray
@@ -171,6 +200,10 @@ class Estimates(msgspec.Struct, frozen=True, eq=False):
     value: np.ndarray
     inputs: np.ndarray | None
     effective_id: str
+    revision: np.ndarray | None = None
+    uncertain: np.ndarray | None = None
+    quality: np.ndarray | None = None
+    stage: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -193,6 +226,9 @@ class Decision(msgspec.Struct, frozen=True):
         effective_id: Hash of the base and layers that were live.
         tier: Who decided.
         revision: 0 for the first answer of that tier.
+        is_retracted: Whether this revision takes the decision back.
+        quality: What is suspect about the samples of the deciding window, bits of
+            `Quality`; 0 where nothing is.
     """
 
     stream: str
@@ -205,14 +241,58 @@ class Decision(msgspec.Struct, frozen=True):
     effective_id: str
     tier: Literal["edge", "cloud"] = "edge"
     revision: int = 0
+    is_retracted: bool = False
+    quality: int = 0
+
+
+class SideRows(msgspec.Struct, frozen=True, eq=False):
+    """Samples that gave no result, for whoever wants them.
+
+    Attributes:
+        reason: ``late``: too far behind the watermark. ``future``: a stamp that no
+            neighbour confirmed.
+        time_ns: Event times, shape (n,), int64.
+        samples: Shape (n, channels).
+        quality: What is suspect about each, see `Frame`; None where nothing is.
+    """
+
+    reason: Literal["late", "future"]
+    time_ns: np.ndarray
+    samples: np.ndarray
+    quality: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.time_ns)
 
 
 class Output(msgspec.Struct, frozen=True, eq=False):
-    """What one push into the pipeline produced; both parts may be empty."""
+    """What one push into the pipeline produced; all parts may be empty.
+
+    Attributes:
+        stream: Name of the stream.
+        estimates: Windows that were answered, for the first time or again.
+        decisions: Labels that start or end, revisions and retractions included.
+        retracted: Windows that late samples have made void, each as it was answered.
+        aside: Samples that gave no result.
+        started: Labels that stand after all of it, where late samples have changed
+            decisions of the past; None where the decisions alone tell.
+        device: Which of many devices it is of; None for the one that runs the stream.
+    """
 
     stream: str
     estimates: Estimates
     decisions: tuple[Decision, ...]
+    retracted: Estimates | None = None
+    aside: tuple[SideRows, ...] = ()
+    started: tuple[str, ...] | None = None
+    device: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to keep or to show."""
+        return not (
+            len(self.estimates.index) or self.decisions or self.retracted is not None or self.aside
+        )
 
 
 class Table(msgspec.Struct, frozen=True, eq=False):
@@ -232,6 +312,11 @@ class Table(msgspec.Struct, frozen=True, eq=False):
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all columns."""
+        return sum(column.nbytes for column in self.columns.values())
 
     def rows(self, first: int, last: int) -> Table:
         """Return rows ``first`` to ``last`` (exclusive) without copying."""

@@ -10,20 +10,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import msgspec
+
 from edge_runtime import registry
 from edge_runtime.backends.accelerators import check_accelerator
-from edge_runtime.bundle import Bundle
+from edge_runtime.bundle import Bundle, artefact_kind
 from edge_runtime.errors import ConfigError, ModelError
-from edge_runtime.pipeline import Pipeline
+from edge_runtime.pipeline import AnyPipeline, Pipeline, timed_if_asked
 from edge_runtime.pipeline.features import shape_of
-from edge_runtime.ports import Backend, Choice, Session, SessionOptions
-from edge_runtime.spec import Layer
+from edge_runtime.ports import Backend, Choice, Session, SessionOptions, Timing
+from edge_runtime.spec import ArtefactSpec, Layer, ModelSpec, StageSpec
 from edge_runtime.types import Upload
 
-__all__ = ["ARTEFACT_KINDS", "backend_of", "load_session", "open_pipeline", "open_session"]
+__all__ = [
+    "ARTEFACT_KINDS",
+    "artefacts_of",
+    "backend_of",
+    "load_session",
+    "open_pipeline",
+    "open_session",
+]
 
 ARTEFACT_KINDS: Mapping[str, str] = MappingProxyType(
     {"litert": "tflite", "onnx": "onnx", "reference": "reference", "tflite-runtime": "tflite"}
@@ -41,7 +52,8 @@ def open_pipeline(
     layers: Sequence[Layer] = (),
     stream: str = "main",
     upload: Upload = "none",
-) -> Pipeline:
+    timing: Timing | None = None,
+) -> AnyPipeline:
     """Open a bundle's model and put the pipeline around it.
 
     Args:
@@ -50,6 +62,7 @@ def open_pipeline(
         layers: Active layers.
         stream: Name of the stream whose frames will be pushed.
         upload: What estimates keep of the window.
+        timing: How long a bundle with a grid waits for samples, and what it believes.
 
     Raises:
         BundleError: The bundle has no file for that backend, or the layers do not fit it.
@@ -57,7 +70,7 @@ def open_pipeline(
         ModelError: The file does not load, or does not fit the bundle's own description.
     """
     choice = choice or Choice()
-    return Pipeline(
+    pipeline = Pipeline(
         bundle.spec,
         open_session(bundle, choice),
         base=bundle.digest,
@@ -67,22 +80,73 @@ def open_pipeline(
         block=choice.block,
         micro_batch=choice.micro_batch,
     )
+    return timed_if_asked(pipeline, timing)
 
 
 def open_session(bundle: Bundle, choice: Choice | None = None) -> Session:
-    """Open a bundle's model; see `open_pipeline`."""
+    """Open a bundle's model, of a cascade with those of its stages; see `open_pipeline`.
+
+    Stages are run as the bundle's own model is, but on the processor, and with the first
+    of their files that the chosen backend runs, if there is one.
+    """
     choice, spec = choice or Choice(), bundle.spec
-    artefact, model = bundle.artefact(choice.backend, choice.artefact)
+    artefact, _ = bundle.artefact(choice.backend, choice.artefact)
+    main = _open_model(bundle, artefact, spec, choice)
+    return _with_stages(bundle, main, choice) if spec.cascade else main
+
+
+def artefacts_of(bundle: Bundle, choice: Choice) -> list[tuple[ArtefactSpec, Choice]]:
+    """Return every model file that is opened for a bundle, and how; its own one comes first."""
+    stages = [stage for stage in bundle.spec.cascade if stage.artefacts]
+    own, _ = bundle.artefact(choice.backend, choice.artefact)
+    return [(own, choice), *(_of_stage(stage, choice) for stage in stages)]
+
+
+def _with_stages(bundle: Bundle, main: Session, choice: Choice) -> Session:
+    from edge_runtime.backends.staged import StagedSession
+
+    with contextlib.ExitStack() as opened:
+        opened.callback(main.close)
+        stages = []
+        for stage in bundle.spec.cascade:
+            stages.append(_open_stage(bundle, stage, choice))
+            opened.callback(stages[-1].close)
+        opened.pop_all()
+    return StagedSession(main, stages)
+
+
+def _open_stage(bundle: Bundle, stage: StageSpec, choice: Choice) -> Session:
+    from edge_runtime.backends.staged import FeatureSession
+
+    if not stage.artefacts:
+        return FeatureSession(math.prod(shape_of(stage.features, _window(bundle))))
+    artefact, choice = _of_stage(stage, choice)
+    return _open_model(bundle, artefact, stage, choice)
+
+
+def _of_stage(stage: StageSpec, choice: Choice) -> tuple[ArtefactSpec, Choice]:
+    """Return the file of a stage that is run, and how."""
+    wanted = None if choice.backend is None else artefact_kind(choice.backend)
+    fitting = [one for one in stage.artefacts if one.backend == wanted]
+    return (*fitting, *stage.artefacts)[0], msgspec.structs.replace(
+        choice, backend=choice.backend if fitting else None, artefact=None, accelerator=None
+    )
+
+
+def _open_model(
+    bundle: Bundle, artefact: ArtefactSpec, declared: ModelSpec | StageSpec, choice: Choice
+) -> Session:
+    content = bundle.files[artefact.file]
     options = SessionOptions(
         threads=choice.threads or 1,
         accelerator=choice.accelerator,
-        state=spec.state,
-        shape=shape_of(spec.features, (spec.window.length, len(spec.stream.channels))),
+        state=declared.state,
+        shape=shape_of(declared.features, _window(bundle)),
     )
     try:
         if choice.isolation == "process":
-            return _open_isolated(choice, artefact.backend, model, options)
-        return load_session(choice.backend, artefact.backend, model, options)
+            return _open_isolated(choice, artefact.backend, content, options)
+        return load_session(choice.backend, artefact.backend, content, options)
     except ModelError as error:
         raise ModelError(
             error.what,
@@ -90,6 +154,10 @@ def open_session(bundle: Bundle, choice: Choice | None = None) -> Session:
             expected=error.expected,
             remedy=error.remedy,
         ) from error
+
+
+def _window(bundle: Bundle) -> tuple[int, int]:
+    return bundle.spec.window.length, len(bundle.spec.stream.channels)
 
 
 def _open_isolated(choice: Choice, kind: str, model: bytes, options: SessionOptions) -> Session:

@@ -10,7 +10,9 @@ A name may carry options: ``openvino:device_type=GPU``, ``edgetpu:device=usb``.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import logging
 import os
 import platform
@@ -43,6 +45,8 @@ _SUFFIX = "ExecutionProvider"
 # In every wheel: the processor itself, and a client for models served by Azure.
 _NO_ACCELERATORS = (CPU, "AzureExecutionProvider")
 _OWN_BUILD = "Build ONNX Runtime with it: no wheel on PyPI has it."
+# Wheels bring their libraries too, where the dynamic linker does not look.
+_NVIDIA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 
 
 class _Provider(msgspec.Struct, frozen=True):
@@ -180,6 +184,8 @@ def open_onnx(runtime: Any, model: bytes, settings: Any, options: SessionOptions
     provider = PROVIDERS[name].name if name in PROVIDERS else name
     if provider not in runtime.get_available_providers():
         raise _not_built_in(name, provider, runtime)
+    if provider in _NVIDIA:
+        _load_libraries(runtime)
     settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
         session = _session(runtime, model, settings, [(provider, values), *_behind(provider)])
@@ -203,6 +209,16 @@ def _session(runtime: Any, model: bytes, settings: Any, providers: list[Any]) ->
 
 def _behind(provider: str) -> list[str]:
     return [] if provider == CPU else [CPU]
+
+
+def _load_libraries(runtime: Any) -> None:
+    """Load CUDA and cuDNN from their wheels, or from where the system has them."""
+    if not hasattr(runtime, "preload_dlls"):
+        return  # onnxruntime before 1.21 finds the system's only
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        runtime.preload_dlls()
+    if said.getvalue():
+        log.debug("accelerator.libraries", extra={"said": said.getvalue()})
 
 
 def _check_taken(session: Any, name: str, provider: str, runtime: Any) -> None:

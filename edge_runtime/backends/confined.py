@@ -10,7 +10,12 @@ from pathlib import Path
 
 __all__ = ["command", "environment", "limit_memory"]
 
-_KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "HOME", "LANG", "TMPDIR")
+# The last one is a processor, where there is none but an emulated one: a model would
+# answer otherwise on another.
+_KEPT_ENVIRONMENT = (
+    *("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "HOME", "LANG", "TMPDIR"),
+    "QEMU_CPU",
+)
 # Thread pools reserve address space and, on two cores, only cost time.
 _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",

@@ -16,7 +16,8 @@ __all__ = ["Carried", "guess_state"]
 class Carried:
     """The inputs of a model that are not the window: state, and constants.
 
-    Arrays are tied to a binding once and keep their place in memory.
+    Arrays are tied to a binding once and keep their place in memory, or are
+    fed to each run by name.
 
     Args:
         backend: Name for messages.
@@ -48,7 +49,21 @@ class Carried:
     def advance(self) -> None:
         """Make the state that the last run gave out the one that the next takes in."""
         for _, before, after in self._pairs:
-            np.copyto(before, after)
+            before[...] = after
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs that carry state."""
+        return [one.output for one, _, _ in self._pairs]
+
+    def feed(self) -> dict[str, np.ndarray]:
+        """Return all arrays that the next run takes in, by the input's name."""
+        return self._constants | {one.input: before for one, before, _ in self._pairs}
+
+    def take(self, after: Sequence[np.ndarray]) -> None:
+        """Keep the state that a run gave out, in the order of ``outputs``."""
+        for (_, before, _), value in zip(self._pairs, after, strict=True):
+            before[...] = value
 
     def reset(self) -> None:
         """Start from zeros."""

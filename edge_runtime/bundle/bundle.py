@@ -161,7 +161,9 @@ def assemble(files: Mapping[str, bytes], where: str) -> Bundle:
     check_names(files, where)
     spec = _read_spec(files, where)
     _check_runtime(spec, where)
-    for name in [*(artefact.file for artefact in spec.artefacts), spec.golden]:
+    own = (spec.artefacts, *(stage.artefacts for stage in spec.cascade))
+    models = [artefact.file for artefacts in own for artefact in artefacts]
+    for name in [*models, spec.golden]:
         if name not in files:
             raise BundleError(
                 f"{MANIFEST} names {name!r}, which is missing",

@@ -8,12 +8,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-
 from edge_runtime.bundle.bundle import MANIFEST, Bundle, assemble
 from edge_runtime.config.document import dump_yaml
 from edge_runtime.errors import BundleError
-from edge_runtime.spec import ModelSpec
+from edge_runtime.spec import ModelSpec, as_builtins
 
 __all__ = ["save_bundle"]
 
@@ -34,7 +32,7 @@ def save_bundle(folder: Path, spec: ModelSpec, files: Mapping[str, bytes]) -> Bu
         BundleError: A file that ``spec`` names is missing, ``bundle.yaml``
             says something else, or ``folder`` holds something that is no bundle.
     """
-    manifest = dump_yaml(msgspec.to_builtins(spec)).encode()
+    manifest = dump_yaml(as_builtins(spec)).encode()
     bundle = assemble({MANIFEST: manifest, **files}, str(folder))
     if bundle.spec != spec:
         raise BundleError(

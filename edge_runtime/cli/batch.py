@@ -14,8 +14,10 @@ from pathlib import Path
 import msgspec
 
 from edge_runtime.bundle import Bundle, load_bundle
+from edge_runtime.cli.columns import add_columns, add_timing, columns_of
+from edge_runtime.cli.pairs import timing_of
+from edge_runtime.cli.quantities import count
 from edge_runtime.clock import SystemClock
-from edge_runtime.errors import ConfigError
 from edge_runtime.modes.batch import BatchJob, BatchReport, run_batch
 from edge_runtime.modes.batch.block import with_proven_block
 from edge_runtime.modes.batch.display import Display
@@ -43,16 +45,8 @@ class Batch:
         add("bundle", type=Path, help="folder or zip file")
         add("input", type=Path, help=".parquet, .csv, .tsv, .npz or .jsonl")
         add("-o", "--output", type=Path, required=True, help=".parquet, .csv, .sqlite or .duckdb")
-        add(
-            "--map",
-            action="append",
-            default=[],
-            metavar="CHANNEL=COLUMN",
-            help="column of a channel that is not named like it; may be repeated",
-        )
-        add("--time", metavar="COLUMN", help="column with event times; then times go out too")
-        add("--time-format", choices=("iso", "unix_s", "unix_ns"), default="iso")
-        add("--array", metavar="NAME", help="array (rows, channels) in an .npz")
+        add_columns(parser)
+        add_timing(parser)
         add("--keep", default="", metavar="COL,COL", help="input columns to pass through")
         add("--decisions", action="store_true", help="write decisions too, as a second table")
         _add_choice(parser)
@@ -92,11 +86,11 @@ class Batch:
 def _add_choice(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--backend", metavar="NAME", help="model runtime; the bundle's preference by default")
-    add("--block", type=_count, metavar="N", help="windows the model answers at once")
-    add("--threads", type=_count, metavar="N", help="threads inside one call")
+    add("--block", type=count, metavar="N", help="windows the model answers at once")
+    add("--threads", type=count, metavar="N", help="threads inside one call")
     add("--accelerator", metavar="NAME", help="execution provider or delegate")
-    add("--shard-rows", type=_count, metavar="N", help="input rows that are scored as one")
-    add("--workers", type=_count, metavar="N", help="threads that score; all cores by default")
+    add("--shard-rows", type=count, metavar="N", help="input rows that are scored as one")
+    add("--workers", type=count, metavar="N", help="threads that score; all cores by default")
 
 
 def _choice(args: argparse.Namespace, bundle: Bundle) -> Choice:
@@ -110,37 +104,15 @@ def _choice(args: argparse.Namespace, bundle: Bundle) -> Choice:
 
 def _job(args: argparse.Namespace, choice: Choice) -> BatchJob:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return BatchJob(
-        input=args.input,
-        output=args.output,
-        columns=dict(_pair(text) for text in args.map),
-        time=args.time,
-        time_format=args.time_format,
-        array=args.array,
+    return msgspec.structs.replace(
+        columns_of(args, args.input, args.output),
         keep=tuple(name for name in args.keep.split(",") if name),
+        timing=timing_of(args.timing, "--timing"),
         has_decisions=args.decisions,
         choice=choice,
         shard_rows=args.shard_rows,
         workers=args.workers or max(1, (cores or 1) // (choice.threads or 1)),
     )
-
-
-def _pair(text: str) -> tuple[str, str]:
-    channel, mark, column = text.partition("=")
-    if not (channel and mark and column):
-        raise ConfigError(
-            f"--map is {text!r}",
-            expected="CHANNEL=COLUMN",
-            remedy="Name a channel of the model and the input's column for it.",
-        )
-    return channel, column
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from edge_runtime.bundle import Bundle as LoadedBundle
 from edge_runtime.bundle import load_bundle
 from edge_runtime.errors import BundleError, TrustError
 from edge_runtime.ports import Choice
+from edge_runtime.spec import as_builtins
 from edge_runtime.update.admission import admit
 from edge_runtime.update.slots import read_signed, signed_path
 from edge_runtime.update.trust import Trust, public_key_of
@@ -58,7 +59,7 @@ def _verb(
 
 
 def _show(bundle: LoadedBundle, _args: argparse.Namespace) -> dict[str, object]:
-    spec = msgspec.to_builtins(bundle.spec)
+    spec = as_builtins(bundle.spec)
     files = {name: len(content) for name, content in sorted(bundle.files.items())}
     return {"digest": bundle.digest, "files": files, **spec}
 

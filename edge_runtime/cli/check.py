@@ -11,13 +11,15 @@ import msgspec
 
 from edge_runtime.backends import open_session
 from edge_runtime.bundle import Bundle
+from edge_runtime.cli.limits import limit_text
 from edge_runtime.cli.model import check_model, model_options
 from edge_runtime.config import StreamConfig, load_device
 from edge_runtime.config.check import DeviceGraph, Inspection, StreamGraph, check_device
 from edge_runtime.errors import ConfigError
-from edge_runtime.pipeline import shape_of
+from edge_runtime.pipeline import scorer_of, shape_of
 from edge_runtime.ports import Choice
 from edge_runtime.profiles import explain_choice
+from edge_runtime.spec import WindowSpec
 
 __all__ = ["Check"]
 
@@ -60,6 +62,7 @@ def _inspect(profiles: Path, bundle: Bundle, stream: StreamConfig) -> Inspection
     found = explain_choice(bundle, stream.model.choice, profiles)
     session = open_session(bundle, found.choice)
     try:
+        scorer_of(bundle.spec, session)
         window = bundle.spec.window.length, len(bundle.spec.stream.channels)
         return Inspection(
             shape_of(bundle.spec.features, window),
@@ -83,10 +86,10 @@ def _drawn(graph: DeviceGraph) -> str:
 
 
 def _steps(stream: StreamGraph) -> list[str]:
-    channels = ", ".join(f"{one.name} [{one.unit}]" for one in stream.channels)
     steps = [
-        f"source   {stream.source}: {channels} at {stream.rate_hz:g} Hz",
-        f"window   {stream.window.length} samples every {stream.window.hop}",
+        f"source   {stream.source}: {_what(stream)}",
+        *_grid_steps(stream),
+        f"window   {_window(stream.window)}",
         f"features {', '.join(stream.features)}",
     ]
     if stream.inspection:
@@ -94,13 +97,39 @@ def _steps(stream: StreamGraph) -> list[str]:
         shapes = " → ".join(f"{one.dtype}{list(one.shape)}" for one in tensors)
         steps.append(f"tensors  {list(stream.inspection.features)} → {shapes}")
         steps.append(f"runs     {_how(stream.inspection.choice)}: {stream.inspection.why}")
+    steps += [f"cascade  {stage}" for stage in stream.cascade]
     answer = f"{', '.join(stream.labels)} {stream.unit}".rstrip()
     tuned = stream.inspection.choice.artefact if stream.inspection else None
     steps.append(f"model    {stream.model} ({tuned or stream.artefact}): {stream.kind} of {answer}")
-    limits = "; ".join(f"{one.label} on {one.on:g} off {one.off:g}" for one in stream.limits)
+    limits = "; ".join(f"{one.label} {limit_text(one)}" for one in stream.limits)
     steps.append(f"decide   {limits or 'no limits: estimates only'}")
     steps.append(f"upload   {stream.upload}")
     return steps
+
+
+def _grid_steps(stream: StreamGraph) -> list[str]:
+    grid, time = stream.grid, stream.time
+    if grid is None:
+        return []
+    bound = "" if grid.gaps == "skip" else f" up to {grid.longest_gap_s:g} s"
+    waits = f"waits {time.delay_s:g} s, revises {time.allowed_lateness_s:g} s"
+    return [f"grid     {grid.resample}, {grid.gaps} gaps{bound}; {waits}"]
+
+
+def _window(window: WindowSpec) -> str:
+    text = f"{window.length} samples every {window.hop}"
+    if window.kind == "session":
+        return f"session, up to {window.length} samples, until a silence of {window.silence_s:g} s"
+    return text if window.kind == "count" else f"{window.kind}, {text}"
+
+
+def _what(stream: StreamGraph) -> str:
+    image = stream.image
+    if image is None:
+        channels = ", ".join(f"{one.name} [{one.unit}]" for one in stream.channels)
+        return f"{channels} at {stream.rate_hz:g} Hz"
+    size = f"{image.width} x {image.height} {image.colour}, {image.fit}"
+    return f"images of {size}, at {stream.rate_hz / image.height:g} Hz"
 
 
 def _how(choice: Choice) -> str:

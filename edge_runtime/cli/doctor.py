@@ -1,27 +1,32 @@
-"""``edge-runtime doctor``: what this machine has, proved by running it."""
+"""``edge-runtime doctor``: what this machine has and lacks, proved by trying it."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 import msgspec
 
 from edge_runtime.cli.table import table
-from edge_runtime.doctor import Extra, Health, Report, examine
+from edge_runtime.config import load_device
+from edge_runtime.doctor import Extra, Finding, Health, Report, examine, look_around
 
 __all__ = ["Doctor"]
 
 
 class Doctor:
-    """Prove every model runtime and accelerator of this machine on a tiny model."""
+    """Look at board, system, storage, clock, buses and link, and prove every model runtime."""
 
     name = "doctor"
-    help = "list what this machine has: runtimes, accelerators and extras, each proved by running"
+    help = "look at this machine, prove its runtimes by running a tiny model, and name remedies"
     example = "edge-runtime doctor --json"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the verb's arguments."""
+        parser.add_argument(
+            "config", type=Path, nargs="?", help="device YAML: its storage and broker too"
+        )
         parser.add_argument(
             "--limit-s",
             type=float,
@@ -32,14 +37,17 @@ class Doctor:
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Print the report; 1 if neither ``.tflite`` nor ``.onnx`` files run here."""
+        """Print the report; 1 if something hurts now, or no model file runs here."""
+        findings = look_around(load_device(args.config) if args.config else None)
         report = examine(limit_s=args.limit_s)
         if args.json:
-            text = msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
+            facts = {**msgspec.to_builtins(report), "findings": msgspec.to_builtins(findings)}
+            text = msgspec.json.format(msgspec.json.encode(facts), indent=2).decode()
         else:
-            text = _drawn(report)
+            text = f"{_drawn(report)}\n\n{_looked_at(findings)}"
         sys.stdout.write(text + "\n")
-        return 0 if report.is_able else 1
+        hurts = any(one.state == "problem" for one in findings)
+        return 0 if report.is_able and not hurts else 1
 
 
 def _drawn(report: Report) -> str:
@@ -61,6 +69,11 @@ def _drawn(report: Report) -> str:
     if not report.is_able:
         parts += ["", 'Nothing here runs a model: pip install "edge-runtime[tflite]".']
     return "\n".join(parts)
+
+
+def _looked_at(findings: tuple[Finding, ...]) -> str:
+    rows = [(one.topic, one.state, one.what, one.remedy) for one in findings]
+    return table(("looked at", "state", "what", "remedy"), rows)
 
 
 def _healths(what: str, healths: tuple[Health, ...]) -> str:

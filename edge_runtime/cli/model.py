@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from edge_runtime.errors import BundleError, ConfigError
+from edge_runtime.bundle import Bundle, load_bundle, pack
+from edge_runtime.cli.quantities import count, seconds, whole
+from edge_runtime.errors import ConfigError
 from edge_runtime.types import TensorSpec
-from edge_runtime.update.bare import Findings, ModelAdmission, ModelQuestion, admit_model
+from edge_runtime.update.bare import Findings, ModelQuestion, admit_model, refusal
+from edge_runtime.update.derived import derive_bundle
 
-__all__ = ["check_model", "model_options"]
+__all__ = ["bundle_of", "check_model", "model_options", "question_of", "warm_up_option"]
 
 _DEFAULT = ModelQuestion()
-_EXPECTED = {
-    "crash": "a model that leaves its process alive",
-    "memory": f"at most {_DEFAULT.limit_mb} MiB, or what --limit-mb says",
-    "time": f"an end within {_DEFAULT.limit_s:g} s, or what --limit-s says",
-}
-_REMEDY = "Do not use this file; fetch it again, or convert the model anew."
 
 
 def model_options(parser: argparse._ArgumentGroup) -> None:
@@ -39,18 +39,52 @@ def model_options(parser: argparse._ArgumentGroup) -> None:
     )
     parser.add_argument(
         "--limit-mb",
-        type=int,
+        type=count,
         default=_DEFAULT.limit_mb,
         metavar="MB",
         help=f"memory the model may take (default {_DEFAULT.limit_mb})",
     )
     parser.add_argument(
         "--limit-s",
-        type=float,
+        type=seconds,
         default=_DEFAULT.limit_s,
         metavar="S",
         help=f"time the model may take (default {_DEFAULT.limit_s:g})",
     )
+
+
+def warm_up_option(parser: argparse._ArgumentGroup) -> None:
+    """Add what nobody can read from a file, and a restart needs to know."""
+    parser.add_argument(
+        "--warm-up", type=whole, default=0, metavar="N", help="windows that decide its state"
+    )
+
+
+@contextmanager
+def bundle_of(args: argparse.Namespace) -> Iterator[tuple[Bundle, Path]]:
+    """Give the bundle and where it lies: as named, or made of a bare model file.
+
+    Raises:
+        BundleError: It cannot be read, or the model is refused.
+        ConfigError: Both are named, or neither.
+    """
+    if (args.bundle is None) == (args.model is None):
+        raise ConfigError(
+            "there is a bundle and a model" if args.bundle else "there is nothing to run",
+            where="the command line",
+            expected="a BUNDLE, or --model FILE",
+            remedy="Name one of the two.",
+        )
+    if args.bundle is not None:
+        yield load_bundle(args.bundle), args.bundle
+        return
+    derived = derive_bundle(args.model, question_of(args), warm_up=args.warm_up)
+    for sentence in derived.assumed:
+        sys.stderr.write(f"assumed: {sentence}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bundle.zip"
+        path.write_bytes(pack(derived.bundle))
+        yield derived.bundle, path
 
 
 def check_model(args: argparse.Namespace) -> int:
@@ -60,9 +94,9 @@ def check_model(args: argparse.Namespace) -> int:
         BundleError: It is refused.
         ConfigError: The options make no sense.
     """
-    verdict = admit_model(args.model, _question(args))
+    verdict = admit_model(args.model, question_of(args))
     if verdict.findings is None:
-        raise _refusal(args.model, verdict)
+        raise refusal(args.model, verdict)
     if args.json:
         text = msgspec.json.encode(verdict.findings).decode()
     else:
@@ -71,7 +105,12 @@ def check_model(args: argparse.Namespace) -> int:
     return 0
 
 
-def _question(args: argparse.Namespace) -> ModelQuestion:
+def question_of(args: argparse.Namespace) -> ModelQuestion:
+    """Return how a bare file is judged.
+
+    Raises:
+        ConfigError: The options make no sense.
+    """
     pairs = [text.partition("=") for text in args.constant]
     try:
         return ModelQuestion(
@@ -88,14 +127,6 @@ def _question(args: argparse.Namespace) -> ModelQuestion:
             expected="--constant NAME=NUMBER and --shape N,N,N",
             remedy="Write --constant sr=16000 or --shape 576, for instance.",
         ) from error
-
-
-def _refusal(path: Path, verdict: ModelAdmission) -> BundleError:
-    word = verdict.reason.partition(":")[0]
-    expected = verdict.expected or _EXPECTED.get(word, "a model that this machine can run")
-    return BundleError(
-        verdict.reason, where=str(path), expected=expected, remedy=verdict.remedy or _REMEDY
-    )
 
 
 def _lines(found: Findings) -> list[str]:

@@ -13,10 +13,10 @@ __all__ = ["Plugins"]
 
 
 class Plugins:
-    """List sources, backends, sinks and commands, built in or from other packages."""
+    """List sources, backends, sinks, bundles and commands, built in or from other packages."""
 
     name = "plugins"
-    help = "list the sources, backends, sinks and commands that are installed"
+    help = "list the sources, backends, sinks, bundles and commands that are installed"
     example = "edge-runtime plugins --json"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:

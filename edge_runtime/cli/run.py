@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import json
 import os
 import signal
 import sys
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edge_runtime.config import DeviceConfig
     from edge_runtime.modes.edge import DeviceStatus, EdgeDevice
+    from edge_runtime.modes.keyed import KeyedStream
 
-__all__ = ["Run"]
+__all__ = ["Run", "stop_on_signals", "summary_of"]
 
 
 class Run:
@@ -41,6 +41,12 @@ class Run:
         )
         parser.add_argument(
             "--stay", action="store_true", help="keep syncing after the recordings have ended"
+        )
+        parser.add_argument(
+            "--record",
+            type=Path,
+            metavar="FOLDER",
+            help="keep the raw frames of every stream here, for replay and explain",
         )
         parser.add_argument(
             "--accelerator",
@@ -69,10 +75,12 @@ class Run:
 def _passed_on(args: argparse.Namespace) -> list[str]:
     flags = {"--stay": args.stay, "--json": args.json, "--verbose": args.verbose}
     accelerator = ["--accelerator", args.accelerator] if args.accelerator else []
+    record = ["--record", str(args.record)] if args.record else []
     return [
         "--drain-s",
         str(args.drain_s),
         *accelerator,
+        *record,
         *(flag for flag, is_set in flags.items() if is_set),
     ]
 
@@ -88,23 +96,23 @@ def _run_device(args: argparse.Namespace) -> int:
     from edge_runtime.modes.edge import EdgeDevice
     from edge_runtime.modes.vitals import Crash, Vitals
 
-    config = _accelerated(load_device(args.config), args.accelerator)
+    config = _recorded(_accelerated(load_device(args.config), args.accelerator), args.record)
     check_device(config)
     page, tie = map(int, args.supervised.split(",")) if args.supervised else (None, None)
     device = EdgeDevice(
         config,
         vitals=None if page is None else Vitals(page),
-        crashes={name: Crash(*crash) for name, crash in json.loads(args.crashed).items()},
+        crashes={name: Crash(*crash) for name, crash in msgspec.json.decode(args.crashed).items()},
     )
-    _stop_on_signals(device, tie)
+    stop_on_signals(device, tie)
     device.run(drain_s=args.drain_s, stays=args.stay)
     status = device.status()
-    text = msgspec.json.encode(status).decode() if args.json else _summary(status)
+    text = msgspec.json.encode(status).decode() if args.json else summary_of(status)
     sys.stdout.write(text + "\n")
     return 0
 
 
-def _stop_on_signals(device: EdgeDevice, tie: int | None) -> None:
+def stop_on_signals(device: EdgeDevice | KeyedStream, tie: int | None = None) -> None:
     """End cleanly when asked to, and when the supervisor is gone."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGIO):
         signal.signal(number, lambda *_: device.stop())
@@ -126,13 +134,25 @@ def _accelerated(config: DeviceConfig, name: str | None) -> DeviceConfig:
     return replace(config, streams=streams)
 
 
-def _summary(status: DeviceStatus) -> str:
+def _recorded(config: DeviceConfig, folder: Path | None) -> DeviceConfig:
+    if folder is None:
+        return config
+    from msgspec.structs import replace
+
+    from edge_runtime.config import RecordConfig
+
+    return replace(config, record=replace(config.record or RecordConfig(), folder=folder))
+
+
+def summary_of(status: DeviceStatus) -> str:
+    """Say in lines for people what was done, and what still waits."""
     lines = [
         f"{name}: {stream.position} samples read, {stream.estimates} windows, "
         f"{stream.decisions} decisions, effective {stream.effective_id}"
         + "".join(
             f", {count} {reason}" for reason, count in sorted(stream.discarded.items()) if count
         )
+        + "".join(f", {count} windows {what}" for what, count in sorted(stream.suspect.items()))
         for name, stream in status.streams.items()
     ]
     if status.backlog_rows:

@@ -10,6 +10,7 @@ from typing import get_args
 
 import msgspec
 
+from edge_runtime.cli.progress import Steps
 from edge_runtime.cli.table import table
 from edge_runtime.profiles import Goal, write_profile
 from edge_runtime.tune import Row, Tuning, tune
@@ -31,7 +32,6 @@ _HEADER = (
     "agrees",
 )
 _NUMBERS = "threads µs p99 rows/s block MiB agrees"
-_TOLD_S = 0.2
 
 
 class Tune:
@@ -100,7 +100,7 @@ class Tune:
 
 
 def _tuned(args: argparse.Namespace) -> Tuning:
-    progress = _Progress()
+    progress = Steps()
     try:
         return tune(
             args.bundle,
@@ -113,28 +113,6 @@ def _tuned(args: argparse.Namespace) -> Tuning:
         )
     finally:
         progress.end()
-
-
-class _Progress:
-    """One line on a terminal that is written over; a line per step elsewhere."""
-
-    def __init__(self) -> None:
-        self._told_s = 0.0
-        self._is_terminal = sys.stderr.isatty()
-        self._last = ""
-
-    def tell(self, step: str, candidate: str, share: float) -> None:
-        now_s = time.monotonic()
-        if self._is_terminal and now_s - self._told_s >= _TOLD_S:
-            sys.stderr.write(f"\r\x1b[K{share:4.0%}  {step}: {candidate}"[:110])
-            self._told_s = now_s
-        elif not self._is_terminal and step != self._last:
-            sys.stderr.write(f"{step} …\n")
-        self._last = step
-
-    def end(self) -> None:
-        if self._is_terminal:
-            sys.stderr.write("\r\x1b[K")
 
 
 def _encoded(tuning: Tuning, path: Path | None) -> str:

@@ -14,15 +14,29 @@ from edge_runtime import registry
 from edge_runtime.bundle.bundle import Bundle, load_bundle
 from edge_runtime.config.device import DeviceConfig, StreamConfig, split_kind
 from edge_runtime.config.document import KeyPath, key_text
+from edge_runtime.config.hosts import is_loopback
 from edge_runtime.errors import BundleError, ConfigError, ModelError, ShapeError
-from edge_runtime.ports import Choice
-from edge_runtime.spec import ChannelSpec, Limit, WindowSpec
+from edge_runtime.ports import Choice, Timing
+from edge_runtime.spec import ChannelSpec, GridSpec, ImageSpec, Limit, WindowSpec
 from edge_runtime.types import TensorSpec, Upload
 
-__all__ = ["DeviceGraph", "Inspect", "Inspection", "StreamGraph", "check_device", "check_file"]
+__all__ = [
+    "DeviceGraph",
+    "Inspect",
+    "Inspection",
+    "StreamGraph",
+    "check_device",
+    "check_file",
+    "check_keyed",
+    "check_timing",
+]
 
 # A rate written with three digits, such as 0.000278 Hz for one row an hour, still fits.
 _RATE_TOLERANCE = 1e-3
+# Sources whose rows may be of many devices.
+_KEYED = ("csv", "mqtt", "npz", "parquet")
+# Values that may wait in memory, and are part of every commit: 64 MiB of float32.
+_MOST_KEPT = 1 << 24
 
 
 class Inspection(msgspec.Struct, frozen=True):
@@ -54,6 +68,9 @@ class StreamGraph(msgspec.Struct, frozen=True):
         source: Kind of source.
         channels: In order, with units.
         rate_hz: Samples a second.
+        image: What its images look like; None if its samples are no lines of images.
+        grid: Where its samples are put in order; None takes them as they come.
+        time: How long it waits for samples then.
         window: How windows are cut.
         features: Kinds of features, in order.
         model: ``name@version``.
@@ -61,6 +78,7 @@ class StreamGraph(msgspec.Struct, frozen=True):
         kind: What the model answers.
         backend: Backend named in the configuration; None for the bundle's preference.
         artefact: Model file that will run.
+        cascade: What is asked before the model, and when it asks on, in words.
         labels: Names of the outputs.
         unit: Unit of a regressor's value.
         limits: The operating point.
@@ -72,6 +90,9 @@ class StreamGraph(msgspec.Struct, frozen=True):
     source: str
     channels: tuple[ChannelSpec, ...]
     rate_hz: float
+    image: ImageSpec | None
+    grid: GridSpec | None
+    time: Timing
     window: WindowSpec
     features: tuple[str, ...]
     model: str
@@ -79,6 +100,7 @@ class StreamGraph(msgspec.Struct, frozen=True):
     kind: str
     backend: str | None
     artefact: str
+    cascade: tuple[str, ...]
     labels: tuple[str, ...]
     unit: str
     limits: tuple[Limit, ...]
@@ -104,12 +126,15 @@ class DeviceGraph(msgspec.Struct, frozen=True):
     is_updatable: bool
 
 
-def check_device(config: DeviceConfig, *, inspect: Inspect | None = None) -> DeviceGraph:
+def check_device(
+    config: DeviceConfig, *, inspect: Inspect | None = None, is_keyed: bool = False
+) -> DeviceGraph:
     """Check everything but the hardware and return the resolved graph.
 
     Args:
         config: From `load_device`, or built in code.
         inspect: Opens a model and tells its shapes; None leaves shapes unchecked.
+        is_keyed: Whether its sources may be of many devices.
 
     Raises:
         ConfigError: Parts do not fit each other, or a file that is named is missing.
@@ -117,6 +142,8 @@ def check_device(config: DeviceConfig, *, inspect: Inspect | None = None) -> Dev
         ShapeError: Features do not fit the model's tensors, or labels its output.
     """
     _check_secrets(config)
+    for name, stream in config.streams.items():
+        _check_key(config, name, stream, is_keyed=is_keyed)
     return DeviceGraph(
         device=config.device,
         streams=tuple(
@@ -157,12 +184,16 @@ def _check_secrets(config: DeviceConfig) -> None:
         files = [
             (("sync", "password_file"), config.sync.password_file),
             (("sync", "ca_file"), config.sync.ca_file),
+            (("sync", "cert_file"), config.sync.cert_file),
+            (("sync", "key_file"), config.sync.key_file),
         ]
+        if config.sync.proxy:
+            files.append((("sync", "proxy", "password_file"), config.sync.proxy.password_file))
     keys = config.trust.release_keys if config.trust else ()
     files += [(("trust", "release_keys", i), key) for i, key in enumerate(keys)]
     for path, file in files:
         if file is not None:
-            is_secret = path[-1] == "password_file"
+            is_secret = path[-1] in ("password_file", "key_file")
             check_file(file, key_text(path), _where(config, path), is_secret=is_secret)
 
 
@@ -179,6 +210,7 @@ def _check_stream(
     spec = bundle.spec
     kind = _check_source(config, name, stream, bundle)
     artefact = _check_backend(config, name, stream, bundle)
+    _check_time(config, name, stream, bundle)
     inspection = inspect(bundle, stream) if inspect else None
     if inspection:
         _check_shapes(bundle, inspection, _where(config, ("streams", name, "model")))
@@ -187,6 +219,9 @@ def _check_stream(
         source=kind,
         channels=spec.stream.channels,
         rate_hz=spec.stream.rate_hz,
+        image=spec.stream.image,
+        grid=spec.stream.grid,
+        time=stream.time or Timing(),
         window=spec.window,
         features=tuple(str(feature.__struct_config__.tag) for feature in spec.features),
         model=bundle.ref,
@@ -194,6 +229,7 @@ def _check_stream(
         kind=spec.kind,
         backend=stream.model.backend,
         artefact=artefact,
+        cascade=tuple(map(str, bundle.spec.cascade)),
         labels=spec.labels,
         unit=spec.unit,
         limits=spec.limits,
@@ -224,13 +260,93 @@ def _check_source(config: DeviceConfig, name: str, stream: StreamConfig, bundle:
     source = registry.configure("sources", kind, options, _where(config, path))
     _check_rate(config, path, source, bundle)
     _check_channels(config, path, source, bundle)
+    _check_images(config, path, source, bundle)
     return kind
+
+
+def _check_key(config: DeviceConfig, name: str, stream: StreamConfig, *, is_keyed: bool) -> None:
+    """Refuse rows of many devices where they would be taken for one."""
+    path: KeyPath = ("streams", name, "source")
+    kind, options = split_kind(stream.source)
+    source = registry.configure("sources", kind, options, _where(config, path))
+    if not is_keyed and getattr(source, "declared_key", None) is not None:
+        raise ConfigError(
+            f"{key_text((*path, 'key'))} is set: its rows are of many devices",
+            where=_where(config, (*path, "key")),
+            expected="rows of one device",
+            remedy="Answer each device by itself with edge-runtime stream --key, "
+            "or leave the key out.",
+        )
+
+
+def check_keyed(kind: str) -> None:
+    """Check that a source of this kind can name a device in each row.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if kind not in _KEYED:
+        raise ConfigError(
+            f"--key is given, and source {kind!r} is of one device",
+            where="the command line",
+            expected=f"a source that names a device in each row: {', '.join(_KEYED)}",
+            remedy="Leave --key out.",
+        )
+
+
+def _check_time(config: DeviceConfig, name: str, stream: StreamConfig, bundle: Bundle) -> None:
+    spec, path = bundle.spec, ("streams", name, "time")
+    check_timing(bundle, stream.time, key_text(path), where=_where(config, path))
+    if spec.window.kind == "session" and stream.upload == "windows":
+        raise ConfigError(
+            f"{key_text(('streams', name, 'upload'))} is windows, "
+            f"but model {bundle.ref} has sessions",
+            where=_where(config, ("streams", name, "upload")),
+            expected="features, decisions or none",
+            remedy="Sessions have no common length.",
+        )
+
+
+def check_timing(bundle: Bundle, timing: Timing | None, name: str, *, where: str = "") -> None:
+    """Check how long samples are waited for: only a grid waits, and memory has an end.
+
+    Args:
+        bundle: Whose samples.
+        timing: As given; None is always right.
+        name: Of the option that gave it.
+        where: Its place, for the message.
+
+    Raises:
+        ConfigError: The bundle has no grid, or what waits would fill the memory.
+    """
+    need = bundle.spec.stream
+    if timing is None:
+        return
+    if need.grid is None:
+        raise ConfigError(
+            f"{name} is set, but model {bundle.ref} has no grid",
+            where=where,
+            expected="a bundle with stream.grid, which puts samples in order",
+            remedy="Leave it out, or add 'grid: {}' to the stream in bundle.yaml.",
+        )
+    kept_s = timing.delay_s + timing.allowed_lateness_s
+    values = kept_s * need.rate_hz * len(need.channels)
+    if values > _MOST_KEPT:
+        raise ConfigError(
+            f"delay_s and allowed_lateness_s of {name} keep {values:.3g} values",
+            where=where,
+            expected=f"at most {_MOST_KEPT}: {_MOST_KEPT / values * kept_s:.3g} s at "
+            f"{need.rate_hz:g} Hz and {len(need.channels)} channels",
+            remedy="Wait for a shorter time; older samples go to a sink with aside: true.",
+        )
 
 
 def _check_rate(config: DeviceConfig, path: KeyPath, source: Any, bundle: Bundle) -> None:
     declared = getattr(source, "declared_rate_hz", None) or getattr(source, "rate_hz", None)
     needed = bundle.spec.stream.rate_hz
-    if declared is None or math.isclose(declared, needed, rel_tol=_RATE_TOLERANCE):
+    fits = declared is None or math.isclose(declared, needed, rel_tol=_RATE_TOLERANCE)
+    # A grid takes any rate.
+    if declared is None or fits or bundle.spec.stream.grid is not None:
         return
     given = getattr(source, "rate_hz", None) is not None
     key = (*path, "rate_hz") if given else path
@@ -258,6 +374,16 @@ def _check_channels(config: DeviceConfig, path: KeyPath, source: Any, bundle: Bu
             where=_where(config, (*path, "columns")),
             expected=f"the {len(needed)} channels {', '.join(needed)}",
             remedy=f"Declare the missing channels in {key_text(path)}, or choose another model.",
+        )
+
+
+def _check_images(config: DeviceConfig, path: KeyPath, source: Any, bundle: Bundle) -> None:
+    if getattr(source, "delivers_images", False) and bundle.spec.stream.image is None:
+        raise ConfigError(
+            f"{key_text(path)} delivers images, but model {bundle.ref} needs none",
+            where=_where(config, path),
+            expected="a model with stream.image in bundle.yaml",
+            remedy="Declare height, width, colour and fit there, or choose another source.",
         )
 
 
@@ -316,8 +442,11 @@ def _check_size(
 def _broker(config: DeviceConfig) -> str | None:
     if config.sync is None:
         return None
-    scheme = "mqtts" if config.sync.ca_file else "mqtt"
-    return f"{scheme}://{config.sync.host}:{config.sync.port}"
+    sync = config.sync
+    # Outside loopback a plain link is refused at the start, unless it is asked for.
+    is_encrypted = sync.is_encrypted or (sync.tls is None and not is_loopback(sync.host))
+    scheme = "mqtts" if is_encrypted else "mqtt"
+    return f"{scheme}://{sync.host}:{sync.port}"
 
 
 def _where(config: DeviceConfig, path: KeyPath) -> str:

@@ -45,13 +45,18 @@ _WORDS = {
 }
 
 
-def load_yaml(path: Path, type: type[T]) -> T:  # noqa: A002
+def load_yaml(
+    path: Path,
+    type: type[T],  # noqa: A002
+    *,
+    tombstones: Tombstones = TOMBSTONES,
+) -> T:
     """Read a YAML file into a Struct; relative paths in it are relative to the file.
 
     Raises:
         ConfigError: The file cannot be read or does not fit; ``where`` is ``file:line:column``.
     """
-    return convert(read_document(path), type, folder=path.parent)
+    return convert(read_document(path), type, folder=path.parent, tombstones=tombstones)
 
 
 def parse_yaml(text: str, type: type[T], where: str) -> T:  # noqa: A002

@@ -1,52 +1,62 @@
 """Edge mode: sources in, decisions out, records kept until the cloud has them.
 
-Threads: one per source, one pipeline, one storage writer, one network. State
-crosses between them only through the queues made here and in `writer`.
+Threads: one per source, one pipeline, one storage writer, one network, one for the
+sinks that are told at once. State crosses between them only through the queues made
+here, in `writer` and in `showing`.
 
-Delivery: source position, pipeline snapshot and the records that came of them
-are committed in one transaction, so that a recording is neither lost nor
-doubled across a crash. A live sensor loses at most the open group commit.
+Delivery: source position, pipeline snapshot, the records that came of them and how
+far files have come are committed in one transaction, so that a recording is neither
+lost nor doubled across a crash. A live sensor loses at most the open group commit, and
+the next start reports it as a gap.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
-import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from edge_runtime import registry
 from edge_runtime.clock import SystemClock
-from edge_runtime.config import DeviceConfig
+from edge_runtime.config import DeviceConfig, SyncConfig
 from edge_runtime.config.device import split_kind
-from edge_runtime.errors import SourceError
+from edge_runtime.errors import StoreError
 from edge_runtime.modes.boot import boot_stream
+from edge_runtime.modes.commands import set_log_level
+from edge_runtime.modes.crew import Crew
 from edge_runtime.modes.failures import Failures
-from edge_runtime.modes.models import SharedModels, TimedSession
+from edge_runtime.modes.idling import Idling
+from edge_runtime.modes.inbox import Inbox
+from edge_runtime.modes.models import SharedModels
+from edge_runtime.modes.reader import Reader, is_live
 from edge_runtime.modes.serving import Commit, Serving
+from edge_runtime.modes.showing import Files, Shower, open_sinks
+from edge_runtime.modes.status import DeviceStatus, Made, StreamStatus, stream_status
+from edge_runtime.modes.taping import open_recorder
 from edge_runtime.modes.updates import StreamUpdates
 from edge_runtime.modes.uplink import Connect, Uplink
 from edge_runtime.modes.vitals import Crash, Vitals
 from edge_runtime.modes.watchdog import Watchdog
-from edge_runtime.modes.writer import Writer
-from edge_runtime.ports import Clock, Sink, Source
+from edge_runtime.modes.writer import Writer, gaps_of, most_windows
+from edge_runtime.ports import Clock, Session, Source, SourceHealth
 from edge_runtime.sources import Pace
-from edge_runtime.sync.outbox import Outbox, OutboxStats
+from edge_runtime.sync.hold import hold
+from edge_runtime.sync.identity.folder import IdentityFolder
+from edge_runtime.sync.outbox import LossReason, Outbox, OutboxFullError, OutboxStats
 from edge_runtime.sync.paho import PahoTransport
 from edge_runtime.sync.state import StateStore
+from edge_runtime.tape import Recorder
 from edge_runtime.types import Frame, Output, Upload
-from edge_runtime.update.trust import Trust, public_key_of
 from edge_runtime.version import __version__
 
 if TYPE_CHECKING:
     from edge_runtime.metrics import Family
-    from edge_runtime.modes.exposition import StreamNumbers
+    from edge_runtime.update.trust import Trust
 
 __all__ = ["DeviceStatus", "EdgeDevice", "StreamStatus"]
 
@@ -54,72 +64,21 @@ log = logging.getLogger(__name__)
 
 OnEvent = Callable[[str, Mapping[str, object]], None]
 
-# Frames between the sources and the pipeline, or one for each of more streams; when
-# full, a source waits (policy: block).
-_INBOX_FRAMES = 16
+# Frames that wait for the pipeline, or one for each of more streams, besides those it
+# has in hand; when full, a source waits (policy: block).
+_INBOX_FRAMES = 8
 # How long a thread waits for room in the inbox before it looks whether it should stop.
 _WAIT_S = 0.5
-# How long a source or the pipeline waits when nothing comes; whoever stops them wakes them.
+# How long the pipeline waits when nothing comes; whoever stops it wakes it.
 _IDLE_S = 5.0
 _NEVER_NS = 1 << 62
-# A failed source is opened again after a random time up to this, doubling each time.
-_RESTART_S = (0.5, 30.0)
-
-
-class StreamStatus(msgspec.Struct):
-    """One stream right now.
-
-    Attributes:
-        position: Index of the next sample to read.
-        base: Digest of the live base.
-        effective_id: Identity of base and layers.
-        layers_made_ns: Event time up to which the live layers know; None without layers.
-        estimates: Windows scored since start.
-        decisions: Decisions made since start.
-        discarded: Samples and windows that gave no result, by reason.
-        restarts: Times the source failed and was opened again.
-    """
-
-    position: int = 0
-    base: str = ""
-    effective_id: str = ""
-    layers_made_ns: int | None = None
-    estimates: int = 0
-    decisions: int = 0
-    discarded: dict[str, int] = {}
-    restarts: int = 0
-
-
-class DeviceStatus(msgspec.Struct):
-    """The whole device right now.
-
-    Attributes:
-        device: Its id.
-        streams: By name.
-        backlog_rows: Rows in the outbox that the cloud has not acknowledged.
-        is_connected: Whether the link to the broker is up.
-        counters: Everything the link and the writer count.
-    """
-
-    device: str
-    streams: dict[str, StreamStatus]
-    backlog_rows: int
-    is_connected: bool
-    counters: dict[str, int]
-
-
-class _Made(msgspec.Struct):
-    """What one stream has made since start."""
-
-    estimates: int = 0
-    decisions: int = 0
-    restarts: int = 0
 
 
 class _Ended(msgspec.Struct, frozen=True):
-    """A source delivers no more."""
+    """A source delivers no more: a recording has ended, or the device does."""
 
     stream: str
+    is_exhausted: bool
 
 
 class _Call(msgspec.Struct, frozen=True, eq=False):
@@ -141,6 +100,8 @@ class EdgeDevice:
         on_event: Called with a name and facts, on the device's threads; must be quick.
         connect: Makes the transport; for tests and other brokers.
         vitals: Where to give signs of life; a supervisor reads them.
+        at_step: Called at each step of a row on its way through the outbox, see
+            `Outbox.open`; fault tests end the process there.
         crashes: What the bases did to this device before, by stream, as its
             supervisor has seen it.
     """
@@ -155,6 +116,7 @@ class EdgeDevice:
         connect: Connect = PahoTransport,
         vitals: Vitals | None = None,
         crashes: Mapping[str, Crash] | None = None,
+        at_step: Callable[[str], None] | None = None,
     ) -> None:
         self._config = config
         self._clock = clock or SystemClock()
@@ -163,20 +125,25 @@ class EdgeDevice:
         self._connect = connect
         self._vitals = vitals or Vitals()
         self._crashes = crashes or {}
-        self._inbox: queue.Queue[_Item] = queue.Queue(max(_INBOX_FRAMES, len(config.streams)))
+        self._at_step = at_step or (lambda _step: None)
+        self._inbox: Inbox[_Item] = Inbox(max(_INBOX_FRAMES, len(config.streams)))
         self._stop = threading.Event()
         self._closing = threading.Event()
-        self._failure: BaseException | None = None
+        self._crew = Crew(self._stop)
         self._delivering: set[str] = set()
         self._sources: dict[str, Source] = {}
-        self._made = {name: _Made() for name in config.streams}
+        self._made = {name: Made() for name in config.streams}
         self._next_commit_ns = _NEVER_NS
-        self._held: _Item | None = None
         self._streams: dict[str, StreamUpdates] = {}
+        self._idling = Idling(self._streams, self._clock)
         self._models = SharedModels()
         self._uplink: Uplink | None = None
         self._stats: Callable[[], OutboxStats]
+        self._state_written: Callable[[], int]
         self._writer: Writer | None = None
+        self._shower: Shower | None = None
+        self._files = Files({}, is_durable=True)
+        self._tapes: dict[str, Recorder] = {}
         self._final: DeviceStatus | None = None
         self._failures = Failures(
             self._streams,
@@ -200,8 +167,8 @@ class EdgeDevice:
         with ExitStack() as stack:
             self._open(stack)
             self._decide(float("inf") if stays else drain_s)
-        if self._failure is not None:
-            raise self._failure
+        if self._crew.failure is not None:
+            raise self._crew.failure
 
     def stop(self) -> None:
         """Flush and end; callable from any thread and from a signal handler."""
@@ -220,81 +187,73 @@ class EdgeDevice:
         return self._final or self._current_status()
 
     def _current_status(self) -> DeviceStatus:
-        uplink, writer = self._uplink, self._writer
+        uplink = self._uplink
         return DeviceStatus(
             device=self._config.device,
             streams={name: self._stream_status(name) for name in self._config.streams},
             backlog_rows=uplink.backlog_rows if uplink else 0,
             is_connected=uplink.is_connected if uplink else False,
             counters=(uplink.counters() if uplink else {})
-            | {"sink_blocks_lost": writer.sink_blocks_lost if writer else 0},
+            | {"sink_blocks_lost": self._blocks_lost}
+            | self._taped(),
         )
 
-    def _stream_status(self, name: str) -> StreamStatus:
-        made = self._made[name]
-        counts: dict[str, Any] = {
-            "estimates": made.estimates,
-            "decisions": made.decisions,
-            "restarts": made.restarts,
+    @property
+    def _blocks_lost(self) -> int:
+        return self._files.blocks_lost + (self._shower.blocks_lost if self._shower else 0)
+
+    def _taped(self) -> dict[str, int]:
+        """Return frames kept and not kept by all tapes; nothing without any."""
+        if not self._tapes:
+            return {}
+        tapes = tuple(self._tapes.values())
+        return {
+            "tape_frames": sum(tape.frames for tape in tapes),
+            "tape_frames_discarded": sum(tape.discarded.total() for tape in tapes),
         }
-        if name not in self._streams:
-            return StreamStatus(**counts)
-        serving = self._streams[name].serving
-        pipeline = serving.pipeline
-        return StreamStatus(
-            position=serving.position,
-            base=pipeline.base,
-            effective_id=pipeline.effective_id,
-            layers_made_ns=max((layer.made_ns for layer in pipeline.layers), default=None),
-            discarded=pipeline.discarded | self._failures.lost(name),
-            **counts,
-        )
+
+    def _stream_status(self, name: str) -> StreamStatus:
+        serving = self._streams[name].serving if name in self._streams else None
+        return stream_status(self._made[name], serving, self._failures.lost(name))
 
     def metrics(self) -> Iterator[Family]:
         """Return everything this device counts; callable from any thread while it runs."""
-        from edge_runtime.modes.exposition import families_of
+        from edge_runtime.modes.exposition import families_of, numbers_of
 
-        uplink, outbox, writer = self._uplink, self._stats(), self._writer
-        blocks = {"sink_failed": writer.sink_blocks_lost} if writer else {}
+        uplink, outbox = self._uplink, self._stats()
+        blocks = {"sink_failed": self._blocks_lost}
         return families_of(
-            {name: self._stream_numbers(name) for name in self._streams},
+            {
+                name: numbers_of(self._made[name], stream.serving, self._failures.lost(name))
+                for name, stream in self._streams.items()
+            },
             device={"device": self._config.device, "version": __version__},
-            outbox={"outbox_rows": outbox.rows, "outbox_bytes": outbox.bytes},
+            outbox={
+                "outbox_rows": outbox.rows,
+                "outbox_bytes": outbox.bytes,
+                "outbox_written_bytes_total": outbox.written_bytes,
+                "state_written_bytes_total": self._state_written(),
+            },
             lost=outbox.discarded | blocks,
+            tapes=self._tapes,
             link=uplink.counters() if uplink else {},
             updates=uplink.reports() if uplink else {},
-        )
-
-    def _stream_numbers(self, name: str) -> StreamNumbers:
-        from edge_runtime.modes.exposition import StreamNumbers
-
-        made, serving = self._made[name], self._streams[name].serving
-        pipeline = serving.pipeline
-        spec = pipeline.spec
-        return StreamNumbers(
-            counts={
-                "frames_received_total": serving.frames,
-                "samples_received_total": serving.samples,
-                "windows_scored_total": made.estimates,
-                "decisions_made_total": made.decisions,
-                "source_restarts_total": made.restarts,
-            },
-            discarded=pipeline.discarded | self._failures.lost(name),
-            push=serving.pushes,
-            model=f"{spec.name}@{spec.version}",
-            inference=cast(TimedSession, pipeline.scorer.session).answers,
-            facts={"base": pipeline.base, "effective_id": pipeline.effective_id},
         )
 
     # --- start ------------------------------------------------------------------
 
     def _open(self, stack: ExitStack) -> None:
         """Open everything in the order of its need; the stack closes it in reverse."""
-        state = StateStore(Path(self._config.state) / "state.db", self._clock)
+        folder = Path(self._config.state)
+        stack.enter_context(hold(folder))
+        state = StateStore(folder / "state.db", self._clock)
         stack.callback(state.close)
-        outbox = self._opened_outbox(state)
+        epoch, incarnation = state.start()
+        outbox = self._opened_outbox(epoch, incarnation)
         stack.callback(outbox.close)
+        stack.callback(self._note_end, state, outbox)
         stack.callback(self._remember_status)
+        self._start_sinks(stack, outbox, epoch)
         trust, proofs = _trust_of(self._config), SharedModels()
         for name in self._config.streams:
             self._streams[name] = boot_stream(
@@ -308,30 +267,42 @@ class EdgeDevice:
                 proofs=proofs,
                 vitals=self._vitals,
                 crash=self._crashes.get(name),
+                keeps_outputs=not self._files.is_empty,
             )
         stack.callback(self._failures.close)
         self._start_watchdog(stack)
-        self._start_metrics(stack, outbox)
+        self._start_metrics(stack, state, outbox)
         self._start_network(stack, state, outbox)
+        self._open_tapes(stack, epoch, incarnation)
         self._start_writer(stack, outbox)
         for name in self._config.streams:
-            self._start_source(stack, name)
+            self._start_source(stack, name, outbox)
+
+    def _note_end(self, state: StateStore, outbox: Outbox) -> None:
+        """Every thread has ended: unless one failed, all that was made is committed."""
+        if self._crew.failure is None:
+            with suppress(StoreError):
+                outbox.end(state.written())
 
     def _remember_status(self) -> None:
         """Every thread has ended and the outbox is about to close."""
         self._final = self._current_status()
 
-    def _opened_outbox(self, state: StateStore) -> Outbox:
-        epoch, incarnation = state.start()
+    def _opened_outbox(self, epoch: int, incarnation: int) -> Outbox:
         outbox = Outbox.open(
             Path(self._config.state) / "outbox.db",
             epoch=epoch,
             incarnation=incarnation,
             config=self._config.outbox,
+            limits=self._config.limits,
             clock=self._clock,
+            at_step=self._at_step,
         )
         if outbox.set_aside is not None:
             self._event("outbox.set_aside", {"path": str(outbox.set_aside)})
+        # A disk that is full must not keep the device from deciding.
+        with suppress(OutboxFullError):
+            outbox.begin()
         return outbox
 
     def _start_watchdog(self, stack: ExitStack) -> None:
@@ -341,7 +312,7 @@ class EdgeDevice:
             limit_s=self._config.watchdog_s,
             interrupt=self._interrupt,
         )
-        self._start(stack, "watchdog", watchdog.run)
+        self._crew.start(stack, "watchdog", watchdog.run)
         stack.callback(watchdog.stop)
 
     def _interrupt(self, number: int) -> bool:
@@ -360,7 +331,8 @@ class EdgeDevice:
                 # What a stopped update asks for needs a link; the boot has come up all the same.
                 stream.agent.on_booted()
             return
-        transport = self._connect(self._config.sync, self._config.device, self._clock)
+        sync = self._start_renewal(stack, self._config.sync)
+        transport = self._connect(sync, self._config.device, self._clock)
         uplink = Uplink(
             self._config,
             self._streams,
@@ -370,13 +342,31 @@ class EdgeDevice:
             clock=self._clock,
             on_pipeline=self._call,
             on_event=self._event,
+            commands={
+                "status": lambda _: msgspec.to_builtins(self._current_status()),
+                "outbox": lambda _: msgspec.to_builtins(outbox.stats()),
+                "log-level": set_log_level,
+            },
         )
         self._uplink = uplink
-        self._start(stack, "network", uplink.run)
+        self._crew.start(stack, "network", uplink.run)
         stack.callback(uplink.stop)
 
-    def _start_metrics(self, stack: ExitStack, outbox: Outbox) -> None:
-        self._stats = outbox.stats
+    def _start_renewal(self, stack: ExitStack, sync: SyncConfig) -> SyncConfig:
+        """Complete the link by the device's identity, and keep that from growing old."""
+        folder = IdentityFolder(self._config.identity)
+        completed = folder.completed(sync)
+        if completed is sync:
+            return sync
+        from edge_runtime.sync.identity.renewal import Renewal
+
+        renewal = Renewal(folder, self._clock)
+        self._crew.start(stack, "identity", renewal.run)
+        stack.callback(renewal.stop)
+        return completed
+
+    def _start_metrics(self, stack: ExitStack, state: StateStore, outbox: Outbox) -> None:
+        self._stats, self._state_written = outbox.stats, state.written
         if self._config.metrics is None:
             return
         # The standard library's HTTP server takes memory that most devices can keep.
@@ -384,91 +374,101 @@ class EdgeDevice:
 
         where = self._config.metrics
         server = MetricsServer(where.host, where.port, self.metrics)
-        self._start(stack, "metrics", server.run)
+        self._crew.start(stack, "metrics", server.run)
         stack.callback(server.stop)
         self._event("metrics.served", {"host": where.host, "port": server.port})
 
+    def _start_sinks(self, stack: ExitStack, outbox: Outbox, epoch: int) -> None:
+        files, prompt = open_sinks(self._config, stack, epoch)
+        self._files = Files(files, is_durable=True)
+        self._files.resume(outbox.sink_marks())
+        if not self._files.is_empty:
+            # Else what is written before the first commit would be there twice after a crash.
+            # A disk that is full must not keep the device from deciding.
+            with suppress(OutboxFullError):
+                outbox.keep_marks(self._files.write(()))
+        if prompt:
+            self._shower = Shower(prompt, self._vitals.beat)
+            self._crew.start(stack, "sinks", self._shower.run)
+            stack.callback(self._shower.finish)
+
+    def _open_tapes(self, stack: ExitStack, epoch: int, incarnation: int) -> None:
+        for name, stream in self._streams.items():
+            tape = open_recorder(
+                self._config,
+                stream.serving,
+                epoch=epoch,
+                incarnation=incarnation,
+                clock=self._clock,
+            )
+            if tape is not None:
+                stack.callback(tape.close)
+                self._tapes[name] = tape
+
     def _start_writer(self, stack: ExitStack, outbox: Outbox) -> None:
-        sinks = [self._opened_sink(stack, options) for options in self._config.sinks]
-        is_local = self._config.sync is None
         uploads: dict[str, Upload] = {
-            name: "none" if is_local else stream.upload
-            for name, stream in self._config.streams.items()
+            name: self._config.kept(name) for name in self._config.streams
         }
-        writer = self._writer = Writer(outbox, sinks, uploads, self._committed, self._stop.is_set)
-        self._start(stack, "writer", writer.run)
+        is_stopping = self._stop.is_set
+        writer = Writer(outbox, self._files, uploads, self._committed, is_stopping, self._tapes)
+        self._writer = writer
+        self._crew.start(stack, "writer", writer.run)
         stack.callback(writer.finish)
 
-    def _opened_sink(self, stack: ExitStack, options: Mapping[str, object]) -> Sink:
-        kind, rest = split_kind(options)
-        sink = cast(Sink, registry.create("sinks", kind, rest, "sinks"))
-        sink.open(self._config.device)
-        stack.callback(sink.close)
-        return sink
-
-    def _start_source(self, stack: ExitStack, name: str) -> None:
+    def _start_source(self, stack: ExitStack, name: str, outbox: Outbox) -> None:
         """Open a source here, so that a wrong one fails the start, and read it in a thread."""
         kind, rest = split_kind(self._config.streams[name].source)
         source = registry.create("sources", kind, rest, f"streams.{name}.source")
         if name in self._paces:
             source.pace = self._paces[name]
-        self._open_source(name, source)
+        self._made[name].health = getattr(source, "health", SourceHealth)
+        serving = self._streams[name].serving
+        reader = Reader(
+            name,
+            source,
+            open_at=lambda index: source.open(name, serving.pipeline.spec.stream, index),
+            offer=self._offer,
+            made=self._made[name],
+            stop=self._stop,
+            closing=self._closing,
+        )
+        reader.open(serving.position)
+        if is_live(source):
+            self._report_missing(name, outbox)
         self._sources[name] = source
         self._delivering.add(name)
-        self._start(stack, f"source-{name}", lambda: self._read(name, source))
+        self._crew.start(stack, f"source-{name}", lambda: self._read(name, reader))
         # Run first when the stack unwinds: nobody takes frames any more.
         stack.callback(source.close)
         stack.callback(self._closing.set)
 
-    def _open_source(self, name: str, source: Source) -> None:
-        serving = self._streams[name].serving
-        source.open(name, serving.pipeline.spec.stream, serving.position)
-
-    def _start(self, stack: ExitStack, name: str, run: Callable[[], None]) -> None:
-        def guarded() -> None:
-            try:
-                run()
-            except BaseException as error:
-                log.exception("thread.failed", extra={"thread_name": name})
-                self._failure = self._failure or error
-                self._stop.set()
-
-        thread = threading.Thread(target=guarded, name=name, daemon=True)
-        thread.start()
-        stack.callback(thread.join)
+    def _report_missing(self, name: str, outbox: Outbox) -> None:
+        """Say what a live stream lost when the last run ended in the midst of it."""
+        if outbox.set_aside is not None:
+            # What waited is gone, and nobody knows how much that was.
+            reason: LossReason = "corrupt"
+            windows = 1
+        elif outbox.was_cut_off and outbox.resume(name) is not None:
+            reason = "restart"
+            spec = self._streams[name].serving.pipeline.spec
+            windows = most_windows(spec, self._config.commit_s(name))
+        else:
+            return
+        self._event("outbox.cut_off", {"stream": name, "reason": reason, "windows": windows})
+        # A disk that is full must not keep the device from deciding.
+        with suppress(OutboxFullError):
+            outbox.commit_all({}, gaps_of(name, self._config.kept(name), windows, reason))
 
     # --- source threads -----------------------------------------------------------
 
-    def _read(self, name: str, source: Source) -> None:
-        """Feed one source's frames to the pipeline until it ends or the device stops."""
-        wait_s = _RESTART_S[0]
-        while not (self._stop.is_set() or self._closing.is_set() or source.is_exhausted):
-            try:
-                frame = source.read(_IDLE_S)
-            except SourceError as error:
-                self._restart(name, source, error, wait_s)
-                wait_s = min(2 * wait_s, _RESTART_S[1])
-                continue
-            if frame is not None:
-                self._offer(frame)
-                wait_s = _RESTART_S[0]
-        source.close()
-        self._offer(_Ended(name))
+    def _read(self, name: str, reader: Reader) -> None:
+        reader.run()
+        self._offer(_Ended(name, self._sources[name].is_exhausted))
 
     def _offer(self, item: _Item) -> None:
         """Hand something to the pipeline; waits while it is behind."""
-        while not self._closing.is_set():
-            with suppress(queue.Full):
-                self._inbox.put(item, timeout=_WAIT_S)
-                return
-
-    def _restart(self, name: str, source: Source, error: SourceError, wait_s: float) -> None:
-        """Open a failed source again after a jittered wait."""
-        self._made[name].restarts += 1
-        log.warning("source.failed", extra={"stream": name, "why": str(error)})
-        source.close()
-        if not self._stop.wait(random.uniform(0, wait_s)):  # noqa: S311 - jitter, no secret
-            self._open_source(name, source)
+        while not (self._closing.is_set() or self._inbox.put(item, _WAIT_S)):
+            pass
 
     # --- pipeline thread ------------------------------------------------------------
 
@@ -477,8 +477,12 @@ class EdgeDevice:
         deadline_ns = None
         while not self._is_done(deadline_ns):
             self._vitals.beat()
-            with suppress(queue.Empty):
-                self._handle(self._next_item(deadline_ns))
+            item = self._inbox.get(self._wait_s(deadline_ns) if self._inbox.is_empty else 0.0)
+            if item is not None:
+                self._handle(item)
+            for name, passed_s in self._idling.due():
+                self._take_note(self._failures.pass_time(name, passed_s))
+                self._commit_if_due(self._streams[name].serving)
             self._commit_due()
             if not self._delivering and deadline_ns is None:
                 self._commit_all()
@@ -487,7 +491,7 @@ class EdgeDevice:
 
     def _is_done(self, deadline_ns: float | None) -> bool:
         """Sources first; then, unless asked to stop, what the cloud has not acknowledged."""
-        if self._failure is not None:
+        if self._crew.failure is not None:
             return True
         if deadline_ns is None:
             return False
@@ -500,19 +504,15 @@ class EdgeDevice:
     def _handle(self, item: _Item) -> None:
         match item:
             case Frame():
+                self._idling.note(item.stream)
                 for frames in self._gathered(item):
                     self._push(frames)
             case _Call():
                 item.do()
             case _Ended():
                 self._delivering.discard(item.stream)
-
-    def _next_item(self, deadline_ns: float | None) -> _Item:
-        """Return what waits longest; raises queue.Empty if nothing comes in time."""
-        if self._held is not None:
-            item, self._held = self._held, None
-            return item
-        return self._inbox.get(timeout=self._wait_s(deadline_ns))
+                if item.is_exhausted:
+                    self._take_note(self._failures.finish(item.stream))
 
     def _gathered(self, first: Frame) -> list[list[Frame]]:
         """Take along frames that wait already, where several streams gain by one call.
@@ -522,18 +522,24 @@ class EdgeDevice:
         Returns:
             Frames in groups that share a session; a group of one is pushed alone.
         """
-        groups: dict[int, list[Frame]] = {}
-        item: _Item = first
-        taken: set[str] = set()
-        while isinstance(item, Frame) and item.stream not in taken:
-            session = self._streams[item.stream].serving.pipeline.common_session
+        session = self._common_session(first)
+        if session is None:
+            return [[first]]
+        groups = {id(session): [first]}
+        taken = {first.stream}
+        while (item := self._inbox.get(0.0)) is not None:
+            if not isinstance(item, Frame) or item.stream in taken:
+                self._inbox.put_back(item)
+                break
+            session = self._common_session(item)
             groups.setdefault(id(session or item), []).append(item)
             taken.add(item.stream)
-            if session is None or self._inbox.empty():
-                return list(groups.values())
-            item = self._inbox.get_nowait()
-        self._held = item
+            if session is None:
+                break
         return list(groups.values())
+
+    def _common_session(self, frame: Frame) -> Session | None:
+        return self._streams[frame.stream].serving.pipeline.common_session
 
     def _push(self, frames: Sequence[Frame]) -> None:
         if len(frames) == 1:
@@ -542,30 +548,37 @@ class EdgeDevice:
         else:
             outputs = self._failures.push_together(frames)
         for output in outputs:
-            if len(output.estimates):
-                self._take_note(output)
+            self._take_note(output)
         for frame in frames:
             self._commit_if_due(self._streams[frame.stream].serving)
 
-    def _take_note(self, output: Output) -> None:
+    def _take_note(self, output: Output | None) -> None:
+        if output is None or output.is_empty:
+            return
         made = self._made[output.stream]
         made.estimates += len(output.estimates)
         made.decisions += len(output.decisions)
+        if self._shower is not None:
+            self._shower.put(output)
+        if output.estimates.quality is not None:
+            made.note_suspect(output.estimates.quality)
         if self._on_event is not None:
             self._tell(output)
-        if self._uplink is not None:
+        if self._uplink is not None and _is_news(output):
             self._uplink.show(output, self._streams[output.stream].serving.pipeline)
 
     def _tell(self, output: Output) -> None:
         estimates = output.estimates
-        facts = {
-            "stream": output.stream,
-            "index": int(estimates.index[-1]),
-            "time_ns": int(estimates.end_ns[-1]),
-            "value": estimates.value[-1].tolist(),
-            "score": estimates.score[-1].tolist(),
-        }
-        self._notify("estimates.made", facts)
+        if len(estimates):
+            facts = {
+                "stream": output.stream,
+                "index": int(estimates.index[-1]),
+                "time_ns": int(estimates.end_ns[-1]),
+                "value": estimates.value[-1].tolist(),
+                "score": estimates.score[-1].tolist(),
+                "quality": 0 if estimates.quality is None else int(estimates.quality[-1]),
+            }
+            self._notify("estimates.made", facts)
         for decision in output.decisions:
             self._notify("decision.made", msgspec.structs.asdict(decision))
 
@@ -598,15 +611,22 @@ class EdgeDevice:
         """Return how long the pipeline may sleep."""
         if deadline_ns is not None:
             return _WAIT_S
-        return min(_IDLE_S, max(0, self._next_commit_ns - self._clock.monotonic_ns()) / 1e9)
+        next_ns = min(self._next_commit_ns, self._idling.next_ns)
+        return min(_IDLE_S, max(0, next_ns - self._clock.monotonic_ns()) / 1e9)
 
     def _commit_due(self) -> None:
         """Hand over what has waited long enough, once the first of it has."""
         if self._clock.monotonic_ns() < self._next_commit_ns:
             return
         self._next_commit_ns = _NEVER_NS
+        # What is due soon goes along: one sync of the disk is enough for all.
+        soon_ns = self._clock.monotonic_ns() + round(self._config.outbox.commit_s * 1e9)
         for stream in self._streams.values():
-            self._commit_if_due(stream.serving)
+            due_ns = stream.serving.due_ns
+            if due_ns is not None and due_ns <= soon_ns:
+                self._written().put(stream.serving.take(), self._vitals.beat)
+            else:
+                self._commit_if_due(stream.serving)
 
     def _commit_if_due(self, serving: Serving) -> None:
         if serving.is_due:
@@ -627,7 +647,7 @@ class EdgeDevice:
 
     def _committed(self, commit: Commit) -> None:
         if self._uplink is not None:
-            self._uplink.wake()
+            self._uplink.note_commit()
         self._notify("rows.committed", {"stream": commit.stream, "position": commit.position})
 
     def _event(self, name: str, facts: Mapping[str, object]) -> None:
@@ -635,7 +655,16 @@ class EdgeDevice:
         self._notify(name, facts)
 
 
+def _is_news(output: Output) -> bool:
+    """Whether the last answer is of the present, and no revision of the past."""
+    revision = output.estimates.revision
+    return len(output.estimates) > 0 and (revision is None or revision.item(-1) == 0)
+
+
 def _trust_of(config: DeviceConfig) -> Trust | None:
     if config.trust is None:
         return None
+    # A device that trusts nobody has nothing to verify.
+    from edge_runtime.update.trust import Trust, public_key_of
+
     return Trust([public_key_of(path) for path in config.trust.release_keys])

@@ -18,9 +18,10 @@ from functools import partial
 import msgspec
 
 from edge_runtime.errors import EdgeError, ModelError, ShapeError
+from edge_runtime.modes.serving import Serving
 from edge_runtime.modes.updates import StreamUpdates
 from edge_runtime.modes.vitals import Vitals
-from edge_runtime.pipeline import Pipeline, answer_together
+from edge_runtime.pipeline import AnyPipeline, Pipeline, TimedPipeline, answer_together
 from edge_runtime.pipeline.pipeline import Question
 from edge_runtime.types import Frame, Output
 from edge_runtime.update.actions import Serving as Chosen
@@ -121,6 +122,27 @@ class Failures:
         self._note(frame, output)
         return output
 
+    def pass_time(self, name: str, passed_s: float) -> Output | None:
+        """Let a stream's time go on without a frame; None where that gives nothing."""
+        return self._without_frame(name, lambda serving: serving.pass_time(passed_s))
+
+    def finish(self, name: str) -> Output | None:
+        """End a stream whose source has ended; None where that gives nothing."""
+        return self._without_frame(name, Serving.finish)
+
+    def _without_frame(self, name: str, do: Callable[[Serving], Output | None]) -> Output | None:
+        if self._states[name].is_away:
+            return None
+        self._vitals.enter(self._numbers[name])
+        try:
+            return do(self._streams[name].serving)
+        except ModelError as error:
+            log.error("model.failed", extra={"stream": name, "why": str(error), "n": 1})
+            self._reopen(name)
+            return None
+        finally:
+            self._vitals.leave()
+
     def push_together(self, frames: Sequence[Frame]) -> list[Output]:
         """Run frames of streams that share a session; what has no answer is left out.
 
@@ -134,7 +156,10 @@ class Failures:
         start_ns = time.perf_counter_ns()
         try:
             outputs = answer_together(
-                [(self._streams[frame.stream].serving.pipeline, one) for frame, one in asked]
+                [
+                    (_behind(self._streams[frame.stream].serving.pipeline), one)
+                    for frame, one in asked
+                ]
             )
         except ModelError as error:
             for frame, _ in asked:
@@ -155,12 +180,12 @@ class Failures:
             self._pass_over(frame)
             return []
         try:
-            questions = serving.pipeline.ask(frame)
+            questions = _behind(serving.pipeline).ask(frame)
         except ShapeError as error:
             self._refuse(frame, error)
             return []
         if not questions:
-            serving.skip(frame)
+            serving.take_in(frame)
         return questions
 
     def _note(self, frame: Frame, output: Output) -> None:
@@ -237,7 +262,7 @@ class Failures:
             return False
         return True
 
-    def _mend(self, name: str, failed: Pipeline, error: EdgeError) -> None:
+    def _mend(self, name: str, failed: AnyPipeline, error: EdgeError) -> None:
         """Wait, open the base again or the one before, and put it in place."""
         state = self._states[name]
         wait_s = min(_WAIT_S[0] * 2 ** max(0, state.failures - 2), _WAIT_S[1])
@@ -252,7 +277,7 @@ class Failures:
             self._on_pipeline(partial(self._replace, name, failed, pipeline))
             return
 
-    def _built(self, name: str, given_up: str | None = None) -> Pipeline:
+    def _built(self, name: str, given_up: str | None = None) -> AnyPipeline:
         updates = self._streams[name]
         if given_up is not None:
             chosen = self._other_base(name, given_up)
@@ -280,7 +305,7 @@ class Failures:
             raise chosen[0]
         return chosen[0]
 
-    def _replace(self, name: str, failed: Pipeline, pipeline: Pipeline) -> None:
+    def _replace(self, name: str, failed: AnyPipeline, pipeline: AnyPipeline) -> None:
         serving, state = self._streams[name].serving, self._states[name]
         state.is_away = False
         if serving.pipeline is not failed:
@@ -294,3 +319,8 @@ class Failures:
             state.failures = 0
             facts = {"stream": name, "base": pipeline.base, "effective_id": pipeline.effective_id}
             self._on_event("base.activated", {**facts, "index": serving.position})
+
+
+def _behind(pipeline: AnyPipeline) -> Pipeline:
+    """Return what asks the model: streams that are asked together have no grid."""
+    return pipeline.behind if isinstance(pipeline, TimedPipeline) else pipeline

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -13,22 +14,34 @@ from edge_runtime.backends import open_session
 from edge_runtime.bundle import Bundle
 from edge_runtime.metrics import Histogram
 from edge_runtime.ports import Choice, Session
+from edge_runtime.spec import MAIN, ModelSpec
 from edge_runtime.types import StateKind
 
-__all__ = ["SharedModels", "TimedSession"]
+__all__ = ["SharedModels", "TimedSession", "stage_times"]
 
 
 class TimedSession:
     """A session that notes how long each call takes; else it is the one it is given.
 
+    Args:
+        session: To be timed.
+        answers: Takes the durations.
+        of_stages: Take those of the stages of a cascade; None for new ones.
+
     Attributes:
         answers: Durations of `run`.
+        stages: Those of a cascade, timed too; else none.
     """
 
-    def __init__(self, session: Session, answers: Histogram) -> None:
+    def __init__(
+        self, session: Session, answers: Histogram, of_stages: Sequence[Histogram] | None = None
+    ) -> None:
         self._session = session
         self._run = session.run
         self.answers = answers
+        stages: Sequence[Session] = getattr(session, "stages", ())
+        times = of_stages or [Histogram() for _ in stages]
+        self.stages = tuple(map(TimedSession, stages, times))
         self.inputs, self.outputs = session.inputs, session.outputs
         self.state_kind: StateKind = session.state_kind
 
@@ -47,7 +60,8 @@ class TimedSession:
         """Return a session with state of its own; all forks note into one histogram."""
         if self.state_kind == "stateless":
             return self
-        return TimedSession(self._session.fork(), self.answers)
+        of_stages = [stage.answers for stage in self.stages]
+        return TimedSession(self._session.fork(), self.answers, of_stages)
 
     def state(self) -> bytes | None:
         """Return the state kept between calls."""
@@ -64,6 +78,13 @@ class TimedSession:
     def __getattr__(self, name: str) -> Any:
         """Give access to what only some runtimes can do, such as ``interrupt``."""
         return getattr(self._session, name)
+
+
+def stage_times(spec: ModelSpec, session: TimedSession) -> dict[str, Histogram]:
+    """Return the durations of calls by stage of a cascade; none without one."""
+    stages = zip(spec.cascade, session.stages, strict=True)
+    found = {stage.name: one.answers for stage, one in stages if stage.artefacts}
+    return found | ({MAIN: session.answers} if spec.cascade else {})
 
 
 class SharedModels:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 import edge_runtime
+from edge_runtime.modes.notify import Notifier
 from edge_runtime.modes.vitals import Crash, Vitals
 
 __all__ = ["Supervisor", "main", "supervise"]
@@ -33,6 +34,9 @@ _PATIENCE = 1.5
 _GOOD_S = 600.0
 _BACK_OFF_S = (0.5, 30.0)
 _PASSED_ON = frozenset(range(5))
+# The device's threads take turns in Python, so that one heap serves them all; glibc
+# would give each its own. Whoever runs the supervisor may say otherwise.
+_DEFAULTS = {"MALLOC_ARENA_MAX": "1"}
 # Signals that the kernel sends to a program that has gone wrong.
 _FAULTS = frozenset(
     {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS}
@@ -46,11 +50,19 @@ class Supervisor:
         command: Command line of the device; options with the descriptors of its
             page and of its tie to this process, and with its crashes, are added.
         say: Takes a line for people.
+        notifier: Tells the service manager; that of the environment by default.
     """
 
-    def __init__(self, command: Sequence[str], *, say: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        say: Callable[[str], object],
+        notifier: Notifier | None = None,
+    ) -> None:
         self._command = list(command)
         self._say = say
+        self._notifier = notifier or Notifier()
         self._child: subprocess.Popen[bytes] | None = None
         self._crashes: dict[str, Crash] = {}
         self._wait_s = _BACK_OFF_S[0]
@@ -114,6 +126,7 @@ class Supervisor:
             pass_fds=(page, life, tie),
             # Ctrl-C reaches this process alone, and is passed on once.
             process_group=0,
+            env=_DEFAULTS | os.environ,
         )
 
     def _watch(self, vitals: Vitals, life: int) -> bool:
@@ -123,6 +136,9 @@ class Supervisor:
         beats, since = -1, time.monotonic()
         while True:
             told_s = vitals.limit_s
+            if told_s is not None:
+                self._notifier.ready()
+            self._notifier.alive()
             if poll.poll(1e3 if told_s is None else told_s / 8 * 1e3):
                 return False
             limit_s = _START_S if told_s is None else told_s * _PATIENCE
@@ -145,16 +161,19 @@ class Supervisor:
             f", crash {self._crashes[stream].times} of base {base[:12]} in stream {stream}"
             for stream, base in suspects.items()
         )
-        self._say(
-            f"supervisor: the device {how}{blamed}; "
+        line = (
+            f"the device {how}{blamed}; "
             f"it starts again in {wait_s:.1f} s and goes on where it had written last."
         )
+        self._say(f"supervisor: {line}")
+        self._notifier.status(line)
         select.select([self._woken], [], [], wait_s)
 
     def _on_signal(self, number: int, _frame: object) -> None:
         """Pass the first request on, and end the device hard at the second."""
         is_first, self._signal = self._signal is None, number
         os.write(self._wake, b"!")
+        self._notifier.stopping()
         if self._child is not None and self._child.returncode is None:
             os.kill(self._child.pid, number if is_first else signal.SIGKILL)
 

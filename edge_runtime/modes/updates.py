@@ -19,13 +19,12 @@ from typing import Protocol
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import EdgeError
 from edge_runtime.modes.serving import Serving
-from edge_runtime.pipeline import Pipeline
+from edge_runtime.pipeline import AnyPipeline
 from edge_runtime.ports import Choice, Message
 from edge_runtime.spec import Layer
 from edge_runtime.sync.messages import BlobChunk, Job, encode
 from edge_runtime.sync.topics import Topics
 from edge_runtime.update.actions import Action, ActivateBase, ActivateLayers, Admit, Report, Request
-from edge_runtime.update.admission import admit
 from edge_runtime.update.agent import UpdateAgent
 
 __all__ = ["Build", "StreamUpdates", "Updates"]
@@ -43,7 +42,7 @@ class Build(Protocol):
 
     def __call__(
         self, bundle: Bundle, layers: Sequence[Layer], *, is_new: bool = False
-    ) -> Pipeline:
+    ) -> AnyPipeline:
         """Open the base, or take one that other streams have open, unless ``is_new``."""
         ...
 
@@ -178,6 +177,9 @@ class Updates:
     # --- bases ------------------------------------------------------------------
 
     def _admit(self, stream: str, action: Admit) -> None:
+        # Child processes are for devices that get a new base, and few do so every day.
+        from edge_runtime.update.admission import admit
+
         updates = self._streams[stream]
         verdict = admit(action.path, updates.choice)
         self.post(lambda: self._do(stream, updates.agent.on_admitted(action.digest, verdict)))
@@ -190,7 +192,7 @@ class Updates:
             return
         self._on_pipeline(lambda: self._replace(stream, action, pipeline))
 
-    def _replace(self, stream: str, action: ActivateBase, pipeline: Pipeline) -> None:
+    def _replace(self, stream: str, action: ActivateBase, pipeline: AnyPipeline) -> None:
         start = time.perf_counter()
         serving = self._streams[stream].serving
         serving.replace(pipeline)

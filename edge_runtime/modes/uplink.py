@@ -8,13 +8,17 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from edge_runtime.config import DeviceConfig, SyncConfig
+from edge_runtime.modes.commands import Commands, Do
 from edge_runtime.modes.updates import OnEvent, StreamUpdates, Updates
-from edge_runtime.pipeline import Pipeline
+from edge_runtime.pipeline import AnyPipeline
 from edge_runtime.ports import Clock, Message, Transport
+from edge_runtime.quality import names_of_mask
+from edge_runtime.spec import ModelSpec
 from edge_runtime.sync.link import Downlink, Link
-from edge_runtime.sync.messages import LastRow
+from edge_runtime.sync.messages import Answers, Command, LastRow
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.state import StateStore
+from edge_runtime.sync.topics import Topics
 from edge_runtime.types import Output
 from edge_runtime.version import __version__
 
@@ -38,6 +42,7 @@ class Uplink:
         clock: For time-outs.
         on_pipeline: Runs something on the pipeline thread, between two windows.
         on_event: Told about the link, and about what went live or was refused.
+        commands: What may be asked of the device, by name.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class Uplink:
         clock: Clock,
         on_pipeline: Callable[[Callable[[], None]], None],
         on_event: OnEvent,
+        commands: Mapping[str, Do],
     ) -> None:
         sync = config.sync or SyncConfig()
         self._link = Link(config.device, transport, outbox, state, clock, self._take, sync)
@@ -62,17 +68,20 @@ class Uplink:
             on_pipeline=on_pipeline,
             on_event=self._announced(on_event),
         )
+        self._commands = Commands(config.device, commands, clock)
+        self._answers_topic = Topics().up(config.device, "evt")
         self._streams = streams
         self._outbox = outbox
         self._clock = clock
         self._on_event = on_event
         self._stop = threading.Event()
+        self._can_fetch = False
         self.is_connected = False
 
     @property
     def backlog_rows(self) -> int:
         """Rows that the cloud has not acknowledged."""
-        return self._outbox.stats().rows
+        return self._outbox.rows
 
     def on_agents(self, do: Callable[[], None]) -> None:
         """Have something done on the network thread, to which the agents belong."""
@@ -80,9 +89,8 @@ class Uplink:
 
     def counters(self) -> dict[str, int]:
         """Return what the link counts."""
-        return {
-            name: int(value) for name, value in msgspec.structs.asdict(self._link.stats()).items()
-        }
+        counted = msgspec.structs.asdict(self._link.stats())
+        return {name: int(value) for name, value in counted.items() if value is not None}
 
     def reports(self) -> dict[str, int]:
         """Return how many reports of update jobs were made, by state."""
@@ -106,25 +114,30 @@ class Uplink:
         self._stop.set()
         self._link.wake()
 
-    def wake(self) -> None:
-        """Look at the outbox now."""
-        self._link.wake()
+    def note_commit(self) -> None:
+        """Look at the outbox; it was written to."""
+        self._link.note_commit()
 
-    def show(self, output: Output, pipeline: Pipeline) -> None:
+    def show(self, output: Output, pipeline: AnyPipeline) -> None:
         """Show the newest answer of a stream to whoever watches."""
         self._link.show(output.stream, lambda: _last_row(output, pipeline))
 
     def _take(self, asked: Downlink) -> tuple[Message, ...]:
+        if isinstance(asked, Command):
+            return (Message(self._answers_topic, self._commands.answer(asked)),)
         # What the agents answer is sent by themselves, some of it later.
         self._updates.take(asked)
         return ()
 
     def _note_link(self) -> None:
-        is_connected = self._link.stats().is_connected
+        is_connected = self._link.is_connected
         if is_connected != self.is_connected:
             self.is_connected = is_connected
-            self._updates.set_link(is_connected)
             self._on_event("link.changed", {"is_connected": is_connected})
+        can_fetch = is_connected and not self._link.is_day_spent
+        if can_fetch != self._can_fetch:
+            self._can_fetch = can_fetch
+            self._updates.set_link(can_fetch)
 
     def _announced(self, on_event: OnEvent) -> OnEvent:
         """Say in ``up/life`` what runs, before anybody is told that it changed."""
@@ -143,10 +156,22 @@ class Uplink:
             base={name: pipeline.base for name, pipeline in pipelines.items()},
             effective={name: pipeline.effective_id for name, pipeline in pipelines.items()},
             runtime=__version__,
+            streams={name: _answers(pipeline.spec) for name, pipeline in pipelines.items()},
         )
 
 
-def _last_row(output: Output, pipeline: Pipeline) -> LastRow:
+def _answers(spec: ModelSpec) -> Answers:
+    return Answers(
+        f"{spec.name}@{spec.version}",
+        spec.labels,
+        tuple(dict.fromkeys(limit.label for limit in spec.limits)),
+        spec.unit,
+    )
+
+
+def _last_row(output: Output, pipeline: AnyPipeline) -> LastRow:
     estimates = output.estimates
     values = dict(zip(pipeline.spec.labels, estimates.value[-1].tolist(), strict=True))
-    return LastRow(int(estimates.end_ns[-1]), values, pipeline.started)
+    mask = 0 if estimates.quality is None else int(estimates.quality[-1])
+    quality = tuple(names_of_mask(mask))
+    return LastRow(int(estimates.end_ns[-1]), values, pipeline.started, quality)

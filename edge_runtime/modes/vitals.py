@@ -7,7 +7,6 @@ library alone, and little of it: the supervisor has to stay small.
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import struct
@@ -90,7 +89,10 @@ class Vitals:
 
     def tell(self, limit_s: float, bases: Mapping[str, str]) -> None:
         """Say how long a call may take, and which base every stream runs."""
-        text = json.dumps(dict(bases)).encode()[: _SIZE - _NAMES_AT]
+        text = "\n".join(f"{stream} {base}" for stream, base in bases.items()).encode()
+        if len(text) > _SIZE - _NAMES_AT:
+            # No table, rather than half of one.
+            text = b""
         _LENGTH.pack_into(self._page, _LENGTH_AT, 0)
         self._page[_NAMES_AT : _NAMES_AT + len(text)] = text
         _LENGTH.pack_into(self._page, _LENGTH_AT, len(text))
@@ -124,13 +126,15 @@ class Vitals:
     @property
     def bases(self) -> dict[str, str]:
         """Which base every stream runs, in the order of their numbers."""
-        length = min(_LENGTH.unpack_from(self._page, _LENGTH_AT)[0], _SIZE - _NAMES_AT)
+        # 0 if it died while it wrote.
+        length = _LENGTH.unpack_from(self._page, _LENGTH_AT)[0]
+        lines = self._page[_NAMES_AT : _NAMES_AT + length].split(b"\n") if length else []
         try:
-            found = json.loads(self._page[_NAMES_AT : _NAMES_AT + length] or b"{}")
+            pairs = (line.decode().split(" ") for line in lines)
+            return {stream: base for stream, base in pairs}  # noqa: C416 - counts the words
         except ValueError:
-            # It died while it wrote.
+            # A damaged heap may have reached the page too.
             return {}
-        return dict(found)
 
     def busy_bases(self) -> dict[str, str]:
         """Return the stream that calls its model and its base; empty between two calls."""

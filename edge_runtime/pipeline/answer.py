@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_runtime.pipeline.fuse import Reals, activate, calibrate, squared_error
 from edge_runtime.pipeline.quantise import dequantise
-from edge_runtime.spec import ModelSpec
+from edge_runtime.spec import ModelSpec, Smoothing
 from edge_runtime.types import TensorSpec
 
 __all__ = ["Reader", "reader_of"]
@@ -23,35 +23,45 @@ Reader = Callable[[np.ndarray, np.ndarray], Reals]
 """Returns scores (n, labels) for answers and the tensors that were asked, both (n, …)."""
 
 _LARGEST_EXACT = 1 << 22
-_CACHED_VALUES = 1 << 16
+_CACHED_VALUES = 1 << 14
 
 
-def reader_of(spec: ModelSpec, source: TensorSpec, target: TensorSpec) -> Reader:
-    """Return what reads answers of ``target`` to tensors of ``source``."""
+def reader_of(spec: ModelSpec, source: TensorSpec, target: TensorSpec) -> tuple[Reader, bool]:
+    """Return what reads answers of ``target`` to ``source``, and whether nothing can overflow."""
     if spec.output.activation == "reconstruction":
-        return _reconstruction(spec, source, target)
+        read = _reconstruction(spec, source, target)
+        return read, isinstance(read, _ExactError)
     if spec.output.activation != "softmax" and np.dtype(target.dtype).itemsize == 1:
         return _tabled(spec, target)
 
-    def read(answers: np.ndarray, _asked: np.ndarray) -> Reals:
+    def dequantised(answers: np.ndarray, _asked: np.ndarray) -> Reals:
         return _scores(spec, dequantise(answers.reshape(len(answers), -1), target))
 
-    return read
+    return dequantised, _is_as_answered(spec)
+
+
+def _is_as_answered(spec: ModelSpec) -> bool:
+    """Whether nothing is computed from an answer, which might not be finite."""
+    output = spec.output
+    is_plain = output.activation == "none" and output.scale == 1.0 and output.offset == 0.0
+    return is_plain and spec.smoothing == Smoothing()
 
 
 def _scores(spec: ModelSpec, values: Reals) -> Reals:
     return calibrate(activate(values, spec.output), spec.output, spec.link)
 
 
-def _tabled(spec: ModelSpec, target: TensorSpec) -> Reader:
+def _tabled(spec: ModelSpec, target: TensorSpec) -> tuple[Reader, bool]:
+    # In the order of the bits, so that a negative integer finds its place from the end.
     every = np.arange(256, dtype=np.uint8).view(target.dtype)
-    table = _scores(spec, dequantise(every[:, None], target)).ravel()
+    with np.errstate(all="ignore"):
+        table = _scores(spec, dequantise(every[:, None], target)).ravel()
 
     def read(answers: np.ndarray, _asked: np.ndarray) -> Reals:
-        scores: Reals = table.take(answers.reshape(len(answers), -1).view(np.uint8))
-        return scores
+        scores: Reals = table.take(answers)
+        return scores if scores.ndim == 2 else scores.reshape(len(scores), -1)
 
-    return read
+    return read, bool(np.isfinite(table).all())
 
 
 def _reconstruction(spec: ModelSpec, source: TensorSpec, target: TensorSpec) -> Reader:
@@ -69,7 +79,7 @@ def _error_of(source: TensorSpec, target: TensorSpec) -> Reader:
     if is_small and size <= _LARGEST_EXACT and source.shape == target.shape:
         return _ExactError(source, target, size)
 
-    if not (source.is_quantised or target.is_quantised):
+    if source.dtype == target.dtype == "float32":
         return _FloatError(size)
 
     def error(answers: np.ndarray, asked: np.ndarray) -> Reals:
@@ -81,14 +91,16 @@ def _error_of(source: TensorSpec, target: TensorSpec) -> Reader:
 
 
 class _FloatError:
-    """Mean squared error between two float tensors, a few rows at a time.
+    """Mean squared error between two float32 tensors, a few rows at a time.
 
     The differences of so many rows stay in the cache from one step to the next.
+    They are float32 like the tensors; their squares are added up in float64.
     """
 
     def __init__(self, size: int) -> None:
         self._rows = max(1, _CACHED_VALUES // size)
-        self._seen, self._answered = np.empty((2, self._rows, size))
+        self._differences = np.empty((self._rows, size), np.float32)
+        self._reals = np.empty((self._rows, size))
 
     def __call__(self, answers: np.ndarray, asked: np.ndarray) -> Reals:
         count = len(answers)
@@ -99,13 +111,11 @@ class _FloatError:
         for first in range(0, count, self._rows):
             rows = slice(first, first + self._rows)
             used = slice(0, len(seen[rows]))
-            difference = self._seen[used]
-            # Converting first is quicker than a subtraction that converts.
-            difference[:] = seen[rows]
-            self._answered[used] = answered[rows]
-            difference -= self._answered[used]
-            difference *= difference
-            np.add.reduce(difference, axis=1, keepdims=True, out=errors[rows])
+            real = self._reals[used]
+            # Subtracting first is quicker than a subtraction that converts.
+            np.subtract(seen[rows], answered[rows], out=self._differences[used])
+            real[:] = self._differences[used]
+            np.einsum("ij,ij->i", real, real, out=errors[rows, 0])
         errors /= seen.shape[1]
         return errors
 
@@ -143,7 +153,7 @@ class _ExactError:
         self._p, self._q = self._three[0], self._three[1]
         self._asked = self._p.reshape(source.shape)
         self._answered = self._q.reshape(target.shape)
-        self._two = self._three[1:]
+        self._two, self._ones = self._three[1:], self._three[2]
         many = max(1, _CACHED_VALUES // size), size
         self._many_p, self._many_q = np.empty((2, *many), self._three.dtype)
 
@@ -170,7 +180,7 @@ class _ExactError:
             # Exact in any order, so that whatever is fastest may add them up.
             for total, one, two in zip(sums, (p, p, q), (p, q, q), strict=False):
                 total[part] = np.einsum("ij,ij->i", one, two)
-            sums[3, part], sums[4, part] = np.einsum("ij->i", p), np.einsum("ij->i", q)
+            sums[3, part], sums[4, part] = p.dot(self._ones), q.dot(self._ones)
         errors: Reals = np.maximum(0.0, self._mean(*sums))[:, None]
         return errors
 

@@ -16,7 +16,6 @@ __all__ = ["Feed", "feed_features", "feed_samples"]
 Feed = Callable[[np.ndarray], np.ndarray]
 """Returns the tensor for samples or features (n, …); valid until the next call."""
 
-_INTEGERS = "biu"
 _LONGEST_TABLE_BYTES = 2
 
 
@@ -35,7 +34,9 @@ def feed_samples(
         scales: Mean and std to normalise with.
     """
     if scales is None and dtype == np.dtype(tensor.dtype):
-        return _as_it_is(shape), dtype.kind in _INTEGERS
+        return _as_it_is(shape), True
+    if scales is None and dtype == np.float32:
+        return feed_features(tensor, shape, None), True
     by_value = feed_features(tensor, shape, scales)
 
     def feed(samples: np.ndarray) -> np.ndarray:
@@ -50,16 +51,17 @@ def feed_samples(
 
 def feed_features(tensor: TensorSpec, shape: tuple[int, ...], scales: Scales | None) -> Feed:
     """Return what normalises and quantises features, float32."""
+    shaped = _as_it_is(shape)
+    quantised = shaped if np.dtype(tensor.dtype) == np.float32 else _quantised(tensor, shaped)
+    if scales is None:
+        return quantised
     normalised = _normaliser(scales)
-    if np.dtype(tensor.dtype) == np.float32:
-        as_it_is = _as_it_is(shape)
-        return as_it_is if scales is None else lambda features: as_it_is(normalised(features))
+    return lambda features: quantised(normalised(features))
+
+
+def _quantised(tensor: TensorSpec, shaped: Feed) -> Feed:
     quantiser = Quantiser(tensor)
-
-    def feed(features: np.ndarray) -> np.ndarray:
-        return quantiser(normalised(features)).reshape(len(features), *shape)
-
-    return feed
+    return lambda features: shaped(quantiser(features))
 
 
 def _normaliser(scales: Scales | None) -> Callable[[np.ndarray], np.ndarray]:
@@ -135,21 +137,32 @@ def _tabled(table: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> Feed:
     shifted = (np.arange(len(table)) ^ 1 << 8 * dtype.itemsize - 1).astype(bits)
     if table.dtype.itemsize == dtype.itemsize and (table.view(bits) == shifted).all():
         return _shifted(bits, table.dtype, shape)
+    one = np.empty((1, *shape), table.dtype)
+    flat = one.reshape(-1)
 
     def feed(samples: np.ndarray) -> np.ndarray:
-        seen = np.ascontiguousarray(samples).view(bits)
-        return table.take(seen).reshape(len(samples), *shape)
+        if len(samples) > 1:
+            seen = np.ascontiguousarray(samples).view(bits)
+            return table.take(seen).reshape(len(samples), *shape)
+        # No index lies outside: "clip" only saves the copy that "raise" makes first.
+        table.take(samples.reshape(-1).view(bits), out=flat, mode="clip")
+        return one
 
     return feed
 
 
 def _shifted(bits: np.dtype, dtype: np.dtype, shape: tuple[int, ...]) -> Feed:
     """Between signed and unsigned only the highest bit differs: ten times as fast as a table."""
-    highest = bits.type(1 << 8 * bits.itemsize - 1)
+    highest = np.array(1 << 8 * bits.itemsize - 1, bits)
+    one = np.empty((1, *shape), dtype)
+    flat = one.view(bits).reshape(-1)
 
     def feed(samples: np.ndarray) -> np.ndarray:
-        seen = np.ascontiguousarray(samples).view(bits)
-        tensor: np.ndarray = (seen ^ highest).view(dtype).reshape(len(samples), *shape)
-        return tensor
+        if len(samples) > 1:
+            seen = np.ascontiguousarray(samples).view(bits)
+            tensor: np.ndarray = (seen ^ highest).view(dtype).reshape(len(samples), *shape)
+            return tensor
+        np.bitwise_xor(samples.reshape(-1).view(bits), highest, out=flat)
+        return one
 
     return feed

@@ -75,8 +75,11 @@ def activate(values: Reals, output: OutputSpec) -> Reals:
     Args:
         values: Shape (n, k), float64, C-contiguous. For ``reconstruction`` they
             are the squared errors already.
-        output: The activation.
+        output: The activation, and the temperature that divides the logits before it
+            (Guo et al. 2017, "On calibration of modern neural networks").
     """
+    if output.temperature != 1.0:
+        values = values / output.temperature
     match output.activation:
         case "softmax":
             return _softmax(values)

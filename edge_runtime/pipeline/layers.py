@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Sequence
+from typing import Protocol, cast
 
 import msgspec
 import numpy as np
@@ -28,8 +28,15 @@ from edge_runtime.spec import (
 
 __all__ = ["Active", "LayerSet", "Scales", "normalise", "scales_of"]
 
-# Changes ``z``, shape (n, k), given features (n, …) or None, and window ends (n,).
-_Step = Callable[[Reals, "np.ndarray | None", np.ndarray], Reals]
+
+class _Step(Protocol):
+    """Changes ``z``, shape (n, k), given features (n, …) or None, and window ends (n,)."""
+
+    @property
+    def kind(self) -> LayerKind: ...
+
+    def __call__(self, z: Reals, features: np.ndarray | None, end_ns: np.ndarray, /) -> Reals: ...
+
 
 _NS_PER_S = 1e9
 _FOREVER_NS = 2.0**61
@@ -185,14 +192,17 @@ class LayerSet:
         for layer in ordered:
             match layer.body:
                 case CalibrationLayer(scale=scale, offset=offset):
-                    steps.append(_Straight(scale, offset))
+                    steps.append(_Straight(layer.kind, scale, offset))
                 case ResidualLayer() as body:
                     steps.append(_AddResidual(layer, body, self.base_scales, clamps.residual))
                 case FusionLayer(w0=w0, w1=w1):
                     w2 = layer.body.w2
-                    steps.append(_Straight(w1, w0))
+                    steps.append(_Straight(layer.kind, w1, w0))
                 case PriorLayer() as body:
-                    steps.append(_AddPrior(layer, body, w2, clamps.prior))
+                    prior = _AddPrior(layer, body, w2, clamps.prior)
+                    # One that says nothing changes no bit; going to the link and back might.
+                    if prior.says_something:
+                        steps.append(prior)
         return tuple(steps)
 
     # --- what they do ---------------------------------------------------------------
@@ -219,11 +229,23 @@ class LayerSet:
             z = step(z, features, end_ns)
         return from_link(z, self._spec.link)
 
+    def trace(
+        self, score: Reals, active: Active, features: np.ndarray | None, end_ns: np.ndarray
+    ) -> list[tuple[LayerKind, Reals]]:
+        """Return what `refine` makes of the score layer by layer, each in reported units."""
+        z, link = to_link(score, self._spec.link), self._spec.link
+        traced: list[tuple[LayerKind, Reals]] = []
+        for step in active.steps:
+            z = step(z, features, end_ns)
+            traced.append((step.kind, from_link(z, link)))
+        return traced
+
 
 class _Straight:
     """``scale * z + offset``: calibration, and what fusion makes of the live answer."""
 
-    def __init__(self, scale: float, offset: float) -> None:
+    def __init__(self, kind: LayerKind, scale: float, offset: float) -> None:
+        self.kind: LayerKind = kind
         self._scale = scale
         self._offset = offset
 
@@ -233,6 +255,8 @@ class _Straight:
 
 class _AddResidual:
     """Adds ``intercept + weights · x``, cut to the clamp, then fading."""
+
+    kind: LayerKind = "residual"
 
     def __init__(
         self, layer: Layer, body: ResidualLayer, scales: Scales | None, largest: float
@@ -255,9 +279,16 @@ class _AddResidual:
 class _AddPrior:
     """Adds ``w2 * (value - base)``, cut to the clamp, then fading."""
 
+    kind: LayerKind = "prior"
+
     def __init__(self, layer: Layer, body: PriorLayer, w2: float, largest: float) -> None:
         self._layer = layer
         self._term = _cut(w2 * (np.array(body.value) - np.array(body.base)), largest)
+
+    @property
+    def says_something(self) -> bool:
+        """Whether it adds anything at all."""
+        return bool(self._term.any())
 
     def __call__(self, z: Reals, _features: np.ndarray | None, end_ns: np.ndarray) -> Reals:
         return z + self._term * _fading(self._layer, end_ns)
@@ -273,7 +304,10 @@ def _cut(term: Reals, largest: float) -> Reals:
 
 
 def _replaced(limits: Sequence[Limit], by: Sequence[Limit]) -> tuple[Limit, ...]:
-    merged = {limit.label: limit for limit in limits} | {limit.label: limit for limit in by}
+    merged = {limit.label: limit for limit in limits}
+    for limit in by:
+        base = merged.get(limit.label, Limit(limit.label, limit.on, limit.off))
+        merged[limit.label] = base.moved(limit)
     return tuple(merged.values())
 
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 import numpy as np
 
 from edge_runtime.errors import ModelError
+from edge_runtime.pipeline.cascade import AnyScorer, scorer_of
 from edge_runtime.pipeline.decide import Decider, DeciderState
 from edge_runtime.pipeline.fuse import Reals
 from edge_runtime.pipeline.layers import Active, LayerSet
-from edge_runtime.pipeline.score import BATCH, Scorer
+from edge_runtime.pipeline.score import BATCH, ModelState
 from edge_runtime.pipeline.windows import Cutter, CutterState
 from edge_runtime.ports import Session
+from edge_runtime.quality import joined_masks
 from edge_runtime.spec import Layer, ModelSpec, effective_id
-from edge_runtime.types import Estimates, Frame, Output, Upload, Windows, check_name
+from edge_runtime.types import (
+    Decision,
+    Estimates,
+    Frame,
+    Output,
+    Upload,
+    Windows,
+    check_name,
+)
 
-__all__ = ["Pipeline", "Question"]
+__all__ = ["Pipeline", "Question", "rows_of_windows"]
 
 _SNAPSHOT_VERSION = 1
 _RUN_MANY_SAMPLES = 8192
@@ -97,14 +106,14 @@ class Pipeline:
         self.spec = spec
         self.base = base
         self.stream = check_name(stream, "stream")
-        self._upload = upload
+        self._upload: Upload = upload
         self._keeps_inputs = upload in ("features", "windows")
+        self._has_reject = any(limit.reject is not None for limit in spec.limits)
+        self._has_marks = self._has_reject or bool(spec.cascade)
         self._at_once = _windows_at_once(spec, block)
-        self.scorer = Scorer(spec, session, block, micro_batch)
+        self.scorer = scorer_of(spec, session, block, micro_batch)
         self._cutter = Cutter(spec.window, spec.stream, spec.filters)
         self._decider = Decider(spec, stream)
-        # What the model last saw of this stretch, to bring another one to the same state.
-        self._recent: deque[np.ndarray] = deque(maxlen=spec.state.warm_up)
         self._routed: Active | None = None
         self._features_follow = False
         self.activate(layers)
@@ -129,9 +138,29 @@ class Pipeline:
         return dict(self._cutter.discarded)
 
     @property
+    def withheld(self) -> dict[str, int]:
+        """Windows by label whose start or end was withheld as uncertain, since the stream began."""
+        return self._decider.withheld
+
+    @property
+    def answered(self) -> dict[str, int]:
+        """Windows by the stage that answered them, since this was made; none without a cascade."""
+        return self.scorer.answered
+
+    @property
     def common_session(self) -> Session | None:
         """The session, where asking it about several streams at once was measured to pay."""
         return self.scorer.session if self.scorer.gains_together else None
+
+    @property
+    def upload(self) -> Upload:
+        """What estimates keep of the window."""
+        return self._upload
+
+    @property
+    def nothing(self) -> Output:
+        """An answer without windows."""
+        return self._nothing
 
     @property
     def started(self) -> tuple[str, ...]:
@@ -162,6 +191,21 @@ class Pipeline:
     def run(self, frames: Iterable[Frame]) -> Iterator[Output]:
         """Push frames one by one and give out each answer."""
         return map(self.push, frames)
+
+    @np.errstate(all="ignore")
+    def answer(self, windows: Windows) -> Output:
+        """Take windows that somebody else cut, in order, and return what `push` would."""
+        return self._merged(
+            [
+                self._told(question, self.scorer.score(question.tensor))
+                for part, active in self._runs(windows)
+                for question in (self._asked(part, active, self.scorer),)
+            ]
+        )
+
+    def begin(self) -> None:
+        """Start afresh with the next sample, whatever its time: the clock was set back."""
+        self._cutter.begin()
 
     @np.errstate(all="ignore")
     def ask(self, frame: Frame) -> list[Question]:
@@ -210,7 +254,14 @@ class Pipeline:
             parts = []
             for part, active in self._runs(windows):
                 question = self._asked(part, active, scorer)
-                parts.append(self._estimated(question, scorer.score(question.tensor)))
+                estimates = self._estimated(question, scorer.score(question.tensor))
+                if scorer.stage is not None:
+                    estimates = msgspec.structs.replace(estimates, stage=scorer.stage)
+                parts.append(estimates)
+            if scorer.session is not self.scorer.session:
+                scorer.session.close()
+            if scorer is self.scorer:
+                scorer.begin()
             # What comes next on the stream does not follow these windows.
             self._features_follow = False
         return self._merged_estimates(parts)
@@ -218,33 +269,27 @@ class Pipeline:
     def _pushed(self, frame: Frame) -> Output:
         outputs = []
         for windows in self._cutter.cut(frame):
-            outputs.append(self._output_of(windows))
+            # Few calls and few objects: behind a model, all of them are read from memory again.
+            if len(windows.index) == 1:
+                active = self._layers.always or self._layers.at(windows.end_ns.item(0))
+                runs: Iterable[tuple[Windows, Active]] = ((windows, active),)
+            else:
+                runs = self._runs(windows)
+            for part, active in runs:
+                question = self._asked(part, active, self.scorer)
+                outputs.append(self._told(question, self.scorer.score(question.tensor)))
         return outputs[0] if len(outputs) == 1 else self._merged(outputs)
 
     # Overflows are expected: what is not finite is counted, or saturates.
     _pushed_silently = np.errstate(all="ignore")(_pushed)
 
-    def _output_of(self, windows: Windows) -> Output:
-        if len(windows.index) == 1:
-            return self._decided(windows, self._active_at(windows))
-        return self._merged([self._decided(*run) for run in self._runs(windows)])
-
-    def _active_at(self, windows: Windows) -> Active:
-        """Return the layers that count for a single window."""
-        return self._layers.always or self._layers.at(windows.end_ns.item(0))
-
     def _runs(self, windows: Windows) -> Iterator[tuple[Windows, Active]]:
         """Split windows into pieces of bounded size for which the same layers count."""
         for part in _pieces(windows, self._at_once):
             for rows, active in self._layers.runs(part.end_ns):
-                yield _rows(part, rows), active
+                yield rows_of_windows(part, rows), active
 
-    def _decided(self, windows: Windows, active: Active) -> Output:
-        """Score and decide windows for which the same layers count."""
-        question = self._asked(windows, active, self.scorer)
-        return self._told(question, self.scorer.score(question.tensor))
-
-    def _asked(self, windows: Windows, active: Active, scorer: Scorer) -> Question:
+    def _asked(self, windows: Windows, active: Active, scorer: AnyScorer) -> Question:
         """Return what the model is asked about windows."""
         samples = windows.samples
         if active is not self._routed or samples.dtype is not self._routed_dtype:
@@ -256,8 +301,10 @@ class Pipeline:
             features = scorer.features(samples, is_fresh=is_fresh)
         self._features_follow = self._needs_features
         tensor = route.feed(samples if features is None or route.is_direct else features)
-        if scorer.has_memory:
-            self._note_state(windows, tensor, scorer)
+        if scorer.is_told:
+            if windows.is_fresh:
+                scorer.begin()
+            scorer.note(tensor)
         inputs = self._kept(samples, features) if self._keeps_inputs else None
         return Question(windows, active, tensor, features, inputs)
 
@@ -271,7 +318,15 @@ class Pipeline:
             question.active.limits,
             self._effective_id,
         )
+        if self._has_marks:
+            estimates = self._marked(estimates)
+        if decisions and estimates.quality is not None:
+            decisions = _with_quality(decisions, estimates.index, estimates.quality)
         return Output(self.stream, estimates, decisions)
+
+    def _marked(self, estimates: Estimates) -> Estimates:
+        uncertain = self._decider.uncertain if self._has_reject else None
+        return msgspec.structs.replace(estimates, uncertain=uncertain, stage=self.scorer.stage)
 
     def _estimated(self, question: Question, score: Reals) -> Estimates:
         windows, value = question.windows, score
@@ -285,6 +340,7 @@ class Pipeline:
             value,
             question.inputs,
             self._effective_id,
+            quality=windows.quality,
         )
 
     def _choose_route(self, active: Active, dtype: np.dtype) -> None:
@@ -294,17 +350,6 @@ class Pipeline:
         wants_features = active.needs_features or self._upload == "features"
         self._needs_features = wants_features or not route.is_direct
         self._is_quiet = route.is_quiet and not self._needs_features and not active.steps
-
-    def _note_state(self, windows: Windows, tensor: np.ndarray, scorer: Scorer) -> None:
-        """Start a stretch with fresh state, and remember what the model is about to see."""
-        if windows.is_fresh:
-            scorer.session.reset()
-            if scorer is self.scorer:
-                self._recent.clear()
-        if not self.spec.state.warm_up or scorer is not self.scorer:
-            return
-        kept = min(len(tensor), self.spec.state.warm_up)
-        self._recent.extend(tensor[len(tensor) - kept :].copy())
 
     def _kept(self, samples: np.ndarray, features: np.ndarray | None) -> np.ndarray | None:
         """Copy what goes along with the estimates; the arrays may be views of the buffer."""
@@ -329,6 +374,8 @@ class Pipeline:
         if not parts:
             return self._nothing.estimates
         inputs = [part.inputs for part in parts if part.inputs is not None]
+        uncertain = [part.uncertain for part in parts if part.uncertain is not None]
+        stages = [part.stage for part in parts if part.stage is not None]
         score = np.concatenate([part.score for part in parts])
         is_refined = any(part.value is not part.score for part in parts)
         return Estimates(
@@ -339,6 +386,9 @@ class Pipeline:
             value=np.concatenate([part.value for part in parts]) if is_refined else score,
             inputs=np.concatenate(inputs) if inputs else None,
             effective_id=self._effective_id,
+            uncertain=np.concatenate(uncertain) if uncertain else None,
+            quality=joined_masks((part.quality, len(part)) for part in parts),
+            stage=np.concatenate(stages) if stages else None,
         )
 
     def _empty_output(self) -> Output:
@@ -350,7 +400,18 @@ class Pipeline:
             inputs = np.empty(shape, self._cutter.dtype)
         elif self._upload == "features":
             inputs = np.empty((0, *self.scorer.feature_shape), np.float32)
-        estimates = Estimates(none, none, none, scores, scores, inputs, self._effective_id)
+        uncertain = np.empty(scores.shape, np.bool_) if self._has_reject else None
+        estimates = Estimates(
+            none,
+            none,
+            none,
+            scores,
+            scores,
+            inputs,
+            self._effective_id,
+            uncertain=uncertain,
+            stage=np.empty(0, np.uint8) if self.spec.cascade else None,
+        )
         return Output(self.stream, estimates, ())
 
     # --- changing -----------------------------------------------------------------
@@ -391,25 +452,12 @@ class Pipeline:
         self._cutter.take_over(other._cutter)
         self._decider.take_over(other._decider)
         self._features_follow = self.scorer.adopt_features(other.scorer) and other._features_follow
-        if self.scorer.has_memory:
-            self._warm_up([tensor for tensor in other._recent if self._fits(tensor)])
+        self.scorer.take_over(other.scorer.recent)
         self._nothing = self._empty_output()
-
-    def _fits(self, tensor: np.ndarray) -> bool:
-        expected = self.scorer.session.inputs[0]
-        return tensor.dtype == expected.dtype and tensor.shape == expected.shape[1:]
-
-    def _warm_up(self, recent: Sequence[np.ndarray]) -> None:
-        """Bring the model to the state in which these windows leave it."""
-        self._recent.clear()
-        self._recent.extend(recent)
-        self.scorer.session.reset()
-        for tensor in self._recent:
-            self.scorer.session.run(tensor[None])
 
     def snapshot(self) -> bytes:
         """Return everything needed to go on in another process, but not the layers."""
-        model = self.scorer.session.state()
+        state = self.scorer.state()
         return msgspec.msgpack.encode(
             _Snapshot(
                 version=_SNAPSHOT_VERSION,
@@ -417,8 +465,8 @@ class Pipeline:
                 base=self.base,
                 cutter=self._cutter.state(),
                 decider=self._decider.state(),
-                model=model,
-                recent=tuple(tensor.tobytes() for tensor in self._recent) if model is None else (),
+                model=state.model,
+                recent=state.recent,
             )
         )
 
@@ -435,45 +483,22 @@ class Pipeline:
                 base or window. The pipeline is then as it was.
         """
         found = self._decoded(snapshot, base or self.base)
+        state = ModelState(found.model, found.recent)
         before = self._cutter.state(), self._decider.state()
         self._cutter.restore(found.cutter)
         self._features_follow = False
         try:
             if found.base == self.base:
                 self._decider.restore(found.decider)
-                self._restore_model(found)
+                self.scorer.restore(state)
             else:
                 self._decider.adopt(found.decider)
-                self._adopt_model(found)
+                self.scorer.adopt(state)
         except ModelError:
             self._cutter.restore(before[0])
             self._decider.restore(before[1])
             raise
         self._nothing = self._empty_output()
-
-    def _restore_model(self, found: _Snapshot) -> None:
-        if found.model is not None:
-            self.scorer.session.restore(found.model)
-        else:
-            self._warm_up(self._tensors_of(found))
-
-    def _adopt_model(self, found: _Snapshot) -> None:
-        """Show this base what the other one saw last, if it can make anything of it."""
-        try:
-            recent = self._tensors_of(found)
-        except ModelError:
-            recent = []
-        self._warm_up(recent)
-
-    def _tensors_of(self, found: _Snapshot) -> list[np.ndarray]:
-        expected = self.scorer.session.inputs[0]
-        try:
-            return [
-                np.frombuffer(tensor, expected.dtype).reshape(expected.shape[1:])
-                for tensor in found.recent
-            ]
-        except ValueError as error:
-            raise ModelError(str(error), where=f"snapshot of {self.stream}") from error
 
     def _decoded(self, snapshot: bytes, base: str) -> _Snapshot:
         where = f"snapshot of {self.stream}"
@@ -503,14 +528,12 @@ class Pipeline:
     @property
     def _largest_snapshot_bytes(self) -> int:
         """Twice what a full buffer of the widest numbers needs, and room for names."""
-        rows = self.spec.window.length * (len(self.spec.stream.channels) + 1)
+        rows = self.spec.window.length * (len(self.spec.stream.channels) + 2)
         history = self.spec.smoothing.windows * len(self.spec.labels)
         names = sum(map(len, self.spec.labels))
-        model = self.scorer.session.state()
-        expected = self.scorer.session.inputs[0]
-        tensor = int(np.prod(expected.shape)) * np.dtype(expected.dtype).itemsize
-        kept = (self.spec.state.warm_up + 1) * (tensor + 8) + len(model or b"")
-        return 4096 + 16 * (rows + history) + 8 * names + kept
+        marks = sum(96 + 4 * limit.k_of_n[1] for limit in self.spec.limits if not limit.is_plain)
+        kept = self.scorer.largest_state_bytes
+        return 4096 + 16 * (rows + history) + 8 * (names + marks) + kept
 
 
 def _windows_at_once(spec: ModelSpec, block: int) -> int:
@@ -522,10 +545,11 @@ def _windows_at_once(spec: ModelSpec, block: int) -> int:
 
 def _pieces(windows: Windows, count: int) -> Iterator[Windows]:
     for first in range(0, len(windows), count):
-        yield _rows(windows, slice(first, first + count))
+        yield rows_of_windows(windows, slice(first, first + count))
 
 
-def _rows(windows: Windows, rows: slice) -> Windows:
+def rows_of_windows(windows: Windows, rows: slice) -> Windows:
+    """Return some of the windows, without copying."""
     if rows.start == 0 and rows.stop >= len(windows):
         return windows
     return Windows(
@@ -534,6 +558,17 @@ def _rows(windows: Windows, rows: slice) -> Windows:
         windows.end_ns[rows],
         windows.samples[rows],
         windows.is_fresh and rows.start == 0,
+        None if windows.quality is None else windows.quality[rows],
+    )
+
+
+def _with_quality(
+    decisions: Sequence[Decision], index: np.ndarray, quality: np.ndarray
+) -> tuple[Decision, ...]:
+    """Tell with decisions what is suspect about the windows at which they were made."""
+    masks = dict(zip(index.tolist(), quality.tolist(), strict=True))
+    return tuple(
+        msgspec.structs.replace(decision, quality=masks[decision.index]) for decision in decisions
     )
 
 
@@ -569,4 +604,5 @@ def _concatenated(frames: Sequence[Frame]) -> Frame:
         time_ns=np.concatenate([frame.time_ns for frame in frames]),
         samples=np.concatenate([frame.samples for frame in frames]),
         clock=frames[0].clock,
+        quality=joined_masks((frame.quality, len(frame)) for frame in frames),
     )

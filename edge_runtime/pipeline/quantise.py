@@ -74,8 +74,7 @@ class Quantiser:
     def __init__(self, tensor: TensorSpec) -> None:
         self._dtype = np.dtype(tensor.dtype)
         self._is_float = self._dtype.kind == "f"
-        self._integers: dict[tuple[int, ...], np.ndarray] = {}
-        self._reals: dict[tuple[int, ...], np.ndarray] = {}
+        self._work: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
         if not self._is_float:
             self._set_range(tensor)
 
@@ -87,44 +86,38 @@ class Quantiser:
         """
         if self._is_float:
             return np.ascontiguousarray(values, dtype=self._dtype)
-        integers = self._integers_of(values.shape)
-        if values.size <= _CACHED_VALUES:
-            self._fill(values, integers)
+        real, integers = self._work.get(values.shape) or self._arrays(values.shape)
+        rows = len(real)
+        if len(values) == rows:
+            self._fill(values, real, integers)
             return integers
         # What is read again in the next step should still be in the cache.
-        rows = max(1, _CACHED_VALUES * len(values) // values.size)
         for first in range(0, len(values), rows):
             part = slice(first, first + rows)
-            self._fill(values[part], integers[part])
+            seen = values[part]
+            self._fill(seen, real[: len(seen)], integers[part])
         return integers
 
-    def _fill(self, values: np.ndarray, integers: np.ndarray) -> None:
-        real = self._real_of(values.shape)
-        np.divide(values, self._scale, out=real)
+    def _fill(self, values: np.ndarray, real: np.ndarray, integers: np.ndarray) -> None:
+        # First what saturates, so that nothing after it can overflow. fmax and fmin,
+        # not maximum and minimum: NaN must not reach the cast, whose result would
+        # depend on the machine.
+        np.fmax(values, self._least, out=real)
+        np.fmin(real, self._most, out=real)
+        np.divide(real, self._scale, out=real)
         np.rint(real, out=real)
         np.add(real, self._zero_point, out=real)
-        # fmax and fmin, not maximum and minimum: NaN must not reach the cast,
-        # whose result would depend on the machine.
-        np.fmax(real, self._lowest, out=real)
-        np.fmin(real, self._highest, out=real)
         np.copyto(integers, real, casting="unsafe")
 
-    def _integers_of(self, shape: tuple[int, ...]) -> np.ndarray:
-        found = self._integers.get(shape)
-        if found is None:
-            # Two shapes at most are in use: one window, and one full batch.
-            if len(self._integers) >= 2:
-                self._integers.clear()
-            found = self._integers[shape] = np.empty(shape, self._dtype)
-        return found
-
-    def _real_of(self, shape: tuple[int, ...]) -> np.ndarray:
-        found = self._reals.get(shape)
-        if found is None:
-            if len(self._reals) >= 4:
-                self._reals.clear()
-            found = self._reals[shape] = np.empty(shape, self._real)
-        return found
+    def _arrays(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Return room for real values, a few rows of them, and for all integers."""
+        # Two shapes at most are in use: one window, and one full batch.
+        if len(self._work) >= 2:
+            self._work.clear()
+        rows = max(1, min(shape[0], _CACHED_VALUES // max(1, math.prod(shape[1:]))))
+        arrays = np.empty((rows, *shape[1:]), self._real), np.empty(shape, self._dtype)
+        self._work[shape] = arrays
+        return arrays
 
     def _set_range(self, tensor: TensorSpec) -> None:
         scale = 1.0 if tensor.scale is None else tensor.scale
@@ -140,7 +133,14 @@ class Quantiser:
         self._scale = np.array(scale, self._real)
         self._zero_point = np.array(tensor.zero_point or 0, self._real)
         limits = np.iinfo(self._dtype)
-        self._lowest = np.array(limits.min, self._real)
-        self._highest = np.array(limits.max, self._real)
-        if int(self._highest) > limits.max:
-            self._highest = np.nextafter(self._highest, np.zeros_like(self._highest))
+        self._least = self._real_at(limits.min, limits)
+        self._most = self._real_at(limits.max, limits)
+
+    def _real_at(self, limit: int, limits: np.iinfo) -> np.ndarray:
+        """Return the value furthest out that does not round to an integer beyond ``limit``."""
+        zero_point = float(self._zero_point)
+        with np.errstate(over="ignore"):
+            value = (self._real.type(limit) - self._zero_point) * self._scale
+        while not limits.min <= float(np.rint(value / self._scale)) + zero_point <= limits.max:
+            value = np.nextafter(value, self._real.type(0))
+        return np.array(value, self._real)

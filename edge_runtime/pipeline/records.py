@@ -2,20 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from edge_runtime.quality import MASK, joined_masks
 from edge_runtime.types import Decision, Estimates, Table
 
-__all__ = ["decisions_table", "estimates_table"]
+__all__ = [
+    "EstimateRows",
+    "decisions_table",
+    "estimates_table",
+    "is_quality",
+    "with_quality",
+]
+
+_QUALITY = "quality"
+
+# Columns of estimates that only some streams have, in the order of a table.
+_FURTHER = ("inputs", "revision", "uncertain", "stage")
 
 
-def estimates_table(estimates: Estimates) -> Table:
+class EstimateRows:
+    """Estimates of one base and its layers, gathered window by window.
+
+    They are kept as bytes: the small arrays of a window take several times what
+    is in them, and so many push the model's weights out of the cache.
+
+    Args:
+        like: Has the ``effective_id`` and the shapes of all that will be added.
+        is_retracted: Whether they are taken back.
+
+    Attributes:
+        kind: The ``effective_id`` of all of them, and whether they are taken back.
+    """
+
+    def __init__(self, like: Estimates, *, is_retracted: bool = False) -> None:
+        self.kind = like.effective_id, is_retracted
+        self._like = like
+        self._parts: list[tuple[bytes, ...]] = []
+        self._is_refined = False
+        self._further = [name for name in _FURTHER if getattr(like, name) is not None]
+        self._masks: dict[int, np.ndarray] = {}
+
+    def add(self, estimates: Estimates) -> None:
+        """Append a row for each window."""
+        value = score = estimates.score.tobytes()
+        if estimates.value is not estimates.score:
+            self._is_refined = True
+            value = estimates.value.tobytes()
+        if estimates.quality is not None:
+            self._masks[len(self._parts)] = estimates.quality
+        self._parts.append(
+            (
+                estimates.index.tobytes(),
+                estimates.start_ns.tobytes(),
+                estimates.end_ns.tobytes(),
+                score,
+                value,
+                *[getattr(estimates, name).tobytes() for name in self._further],
+            )
+        )
+
+    def answers(self) -> tuple[bytes, bytes, bytes]:
+        """Return index, value and score of all rows, each as bytes of its column.
+
+        The score is empty where it is the value: no layer has refined it.
+        """
+        score = self._column(3) if self._is_refined else b""
+        return self._column(0), self._column(4), score
+
+    def marks(self) -> dict[str, bytes]:
+        """Return what else was said of all rows, as far as there is anything; no inputs."""
+        columns = enumerate(self._further, 5)
+        marks = {name: self._column(place) for place, name in columns if name != "inputs"}
+        quality = self._quality([part[0] for part in self._parts])
+        return marks if quality is None else {**marks, _QUALITY: quality.tobytes()}
+
+    def _column(self, place: int) -> bytes:
+        return b"".join([part[place] for part in self._parts])
+
+    def table(self) -> Table:
+        """Return all rows in order, see `estimates_table`; there is at least one."""
+        like, (effective_id, is_retracted) = self._like, self.kind
+        index, start_ns, end_ns, score, value, *further = zip(*self._parts, strict=True)
+        scores = _joined(score, like.score)
+        columns = {
+            name: _joined(parts, getattr(like, name))
+            for name, parts in zip(self._further, further, strict=True)
+        }
+        return estimates_table(
+            Estimates(
+                index=_joined(index, like.index),
+                start_ns=_joined(start_ns, like.start_ns),
+                end_ns=_joined(end_ns, like.end_ns),
+                score=scores,
+                value=_joined(value, like.value) if self._is_refined else scores,
+                effective_id=effective_id,
+                quality=self._quality(index),
+                **({"inputs": None} | columns),
+            ),
+            is_retracted=is_retracted,
+        )
+
+    def _quality(self, index: Sequence[bytes]) -> np.ndarray | None:
+        item = self._like.index.itemsize
+        return joined_masks(
+            (self._masks.get(number), len(rows) // item) for number, rows in enumerate(index)
+        )
+
+
+def _joined(parts: Iterable[bytes], like: np.ndarray) -> np.ndarray:
+    return np.frombuffer(b"".join(parts), like.dtype).reshape(-1, *like.shape[1:])
+
+
+def estimates_table(estimates: Estimates, *, is_retracted: bool = False) -> Table:
     """Return one row per window.
 
     Columns: ``index``, ``start_ns``, ``end_ns`` int64; ``score``, ``value``
-    float64 (n, k); ``inputs`` (n, …) if they were kept; ``effective_id`` text.
+    float64 (n, k); ``inputs`` (n, …) if they were kept; ``uncertain`` bool (n, k) if a
+    label has a reject band; ``stage`` uint8 of a cascade; ``quality`` uint16 where
+    something is suspect;
+    ``effective_id`` text; of a stream that can be revised also ``revision`` int64 and
+    ``is_retracted`` bool.
+
+    Args:
+        estimates: The windows.
+        is_retracted: Whether they are taken back.
     """
     columns = {
         "index": estimates.index,
@@ -26,7 +139,16 @@ def estimates_table(estimates: Estimates) -> Table:
     }
     if estimates.inputs is not None:
         columns["inputs"] = estimates.inputs
+    if estimates.uncertain is not None:
+        columns["uncertain"] = estimates.uncertain
+    if estimates.stage is not None:
+        columns["stage"] = estimates.stage
+    if estimates.quality is not None:
+        columns[_QUALITY] = estimates.quality
     columns["effective_id"] = np.full(len(estimates), estimates.effective_id, dtype="<U16")
+    if estimates.revision is not None:
+        columns["revision"] = estimates.revision
+        columns["is_retracted"] = np.full(len(estimates), is_retracted)
     return Table(columns)
 
 
@@ -34,8 +156,11 @@ def decisions_table(decisions: Sequence[Decision]) -> Table:
     """Return one row per decision.
 
     Columns: ``index``, ``time_ns``, ``revision`` int64; ``value`` float64;
-    ``model``, ``label``, ``edge``, ``effective_id``, ``tier`` text.
+    ``model``, ``label``, ``edge``, ``effective_id``, ``tier`` text; ``is_retracted``
+    bool where one of them is; ``quality`` uint16 where something is suspect.
     """
+    is_retracted = np.array([d.is_retracted for d in decisions], np.bool_)
+    quality = np.array([d.quality for d in decisions], MASK)
     return Table(
         {
             "index": np.array([d.index for d in decisions], np.int64),
@@ -47,5 +172,31 @@ def decisions_table(decisions: Sequence[Decision]) -> Table:
             "effective_id": np.array([d.effective_id for d in decisions], "<U16"),
             "tier": np.array([d.tier for d in decisions], np.str_),
             "revision": np.array([d.revision for d in decisions], np.int64),
+            **({"is_retracted": is_retracted} if is_retracted.any() else {}),
+            **({_QUALITY: quality} if quality.any() else {}),
         }
     )
+
+
+def is_quality(name: str, column: np.ndarray) -> bool:
+    """Whether a column is the one that stands only where something is suspect."""
+    return name == _QUALITY and column.dtype == MASK and column.ndim == 1
+
+
+def with_quality(tables: Sequence[Table], *, is_wanted: bool = False) -> list[Table]:
+    """Return the tables, all of them with a column ``quality`` if one has it.
+
+    Rows without it are those about which nothing is suspect: 0.
+
+    Args:
+        tables: To be joined.
+        is_wanted: Give it to them even if none has it.
+    """
+    if not is_wanted and all(_QUALITY not in table.columns for table in tables):
+        return list(tables)
+    return [
+        table
+        if _QUALITY in table.columns
+        else Table({**table.columns, _QUALITY: np.zeros(len(table), MASK)})
+        for table in tables
+    ]

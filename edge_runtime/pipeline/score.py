@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from edge_runtime.errors import ModelError, ShapeError
@@ -18,7 +20,7 @@ from edge_runtime.ports import Session
 from edge_runtime.spec import ModelSpec, Raw
 from edge_runtime.types import TensorSpec
 
-__all__ = ["BATCH", "Route", "Scorer"]
+__all__ = ["BATCH", "ModelState", "Route", "Scorer"]
 
 BATCH = 32
 """A session is asked for this many windows at once, or for one, unless told otherwise.
@@ -35,12 +37,24 @@ class Route(NamedTuple):
     Attributes:
         feed: Makes the tensor.
         is_direct: Whether it takes the samples themselves; else their features.
-        is_quiet: Whether nothing in it can overflow.
+        is_quiet: Whether nothing can overflow, here and where the answer is read.
     """
 
     feed: Feed
     is_direct: bool
     is_quiet: bool
+
+
+class ModelState(msgspec.Struct, frozen=True):
+    """What brings another session of a model to the same state.
+
+    Attributes:
+        model: State that can be read; None where it cannot.
+        recent: The last tensors the model saw, where it cannot.
+    """
+
+    model: bytes | None = b""
+    recent: tuple[bytes, ...] = ()
 
 
 class Scorer:
@@ -56,9 +70,13 @@ class Scorer:
 
     Attributes:
         session: As given.
+        extract: Computes the features.
+        hears: What they depend on besides the stream itself.
         feature_shape: Of one window's features.
         has_memory: Whether the model keeps state from window to window.
         is_stateful: Whether an answer depends on the windows before, by model or features.
+        is_told: Whether it must be told where a stretch begins, and what it is asked.
+        stage: Which model of a cascade answered each window last asked about; None here.
         gains_together: Whether windows of several streams are cheaper asked about at once.
 
     Raises:
@@ -74,16 +92,22 @@ class Scorer:
         micro_batch: int | None = None,
     ) -> None:
         self._spec = spec
+        self.hears = spec.features, spec.window, spec.stream
         self._sizes = (block, micro_batch)
         self.session = session
         self._input, self._output = _tensors(session)
         window = (spec.window.length, len(spec.stream.channels))
-        self._extract = Extractor(
+        self.extract = Extractor(
             spec.features, window, rate_hz=spec.stream.rate_hz, hop=spec.window.hop
         )
-        self.feature_shape = self._extract.shape
+        self.feature_shape = self.extract.shape
         self.has_memory = session.state_kind != "stateless"
-        self.is_stateful = self.has_memory or self._extract.is_stateful
+        self.is_stateful = self.has_memory or self.extract.is_stateful
+        self.is_told = self.has_memory
+        self.stage: np.ndarray | None = None
+        # What the model last saw of this stretch, to bring another one to the same state.
+        self._recent: deque[np.ndarray] = deque(maxlen=spec.state.warm_up)
+        self._labels = len(spec.labels)
         self._shape = self._fitted_shape()
         is_small = math.prod(self.feature_shape) <= _LARGEST_BATCHED_INPUT
         self._block = block if is_small else 1
@@ -91,7 +115,12 @@ class Scorer:
         self._micro_batch = micro_batch if can_fill and micro_batch else BATCH
         self.gains_together = can_fill and micro_batch is not None and not self.is_stateful
         self._check_outputs()
-        self._read = reader_of(spec, self._input, self._output)
+        self._read, self._reads_quietly = reader_of(spec, self._input, self._output)
+
+    @property
+    def answered(self) -> dict[str, int]:
+        """Windows by the stage that answered them: there are no stages here."""
+        return {}
 
     def interrupt(self) -> bool:
         """Make the session's call in progress fail; False where it cannot be told to."""
@@ -118,7 +147,7 @@ class Scorer:
         return tuple(axis if axis >= 1 else size // known for axis in shape)
 
     def _check_outputs(self) -> None:
-        labels = len(self._spec.labels)
+        labels = self._labels
         is_reconstruction = self._spec.output.activation == "reconstruction"
         size = 1 if is_reconstruction else math.prod(self._output.shape[1:])
         if size > 0 and size != labels:
@@ -136,15 +165,91 @@ class Scorer:
         """Return a scorer of the same model with fresh state of its own."""
         return Scorer(self._spec, self.session.fork(), *self._sizes)
 
-    def adopt_features(self, other: Scorer) -> bool:
+    def adopt_features(self, other: object) -> bool:
         """Go on with the features of ``other``, if they are the same; tell whether."""
-        mine, its = (
-            (spec.features, spec.window, spec.stream) for spec in (self._spec, other._spec)
-        )
-        is_same = mine == its
+        if not isinstance(other, Scorer):
+            return False
+        is_same = self.hears == other.hears
         if is_same:
-            self._extract = other._extract
+            self.extract = other.extract
         return is_same
+
+    # --- state --------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start with fresh state: the next window follows none."""
+        if self.has_memory:
+            self.session.reset()
+            self._recent.clear()
+
+    def note(self, tensor: np.ndarray) -> None:
+        """Remember what the model is about to see, shape (n, …)."""
+        most = self._spec.state.warm_up
+        if most:
+            self._recent.extend(tensor[-most:].copy())
+
+    def take_over(self, recent: Iterable[np.ndarray]) -> None:
+        """Show the model what another one saw last, as far as it can make anything of it."""
+        if self.has_memory:
+            self._warm_up([tensor for tensor in recent if self._fits(tensor)])
+
+    @property
+    def recent(self) -> tuple[np.ndarray, ...]:
+        """What the model saw last of this stretch, as far as its bundle says it matters."""
+        return tuple(self._recent)
+
+    def state(self) -> ModelState:
+        """Return what must be kept to go on later as if nothing had happened."""
+        model = self.session.state()
+        if model is not None:
+            return ModelState(model)
+        return ModelState(None, tuple(tensor.tobytes() for tensor in self._recent))
+
+    def restore(self, state: ModelState) -> None:
+        """Go on from ``state``.
+
+        Raises:
+            ModelError: It is not this model's.
+        """
+        if state.model is not None:
+            self.session.restore(state.model)
+        else:
+            self._warm_up(self._tensors_of(state))
+
+    def adopt(self, state: ModelState) -> None:
+        """Show this model what one of another base saw last, if it can make anything of it."""
+        try:
+            recent = self._tensors_of(state)
+        except ModelError:
+            recent = []
+        self._warm_up(recent)
+
+    @property
+    def largest_state_bytes(self) -> int:
+        """Most bytes that `state` takes."""
+        tensor = math.prod(self._input.shape) * np.dtype(self._input.dtype).itemsize
+        model = self.session.state() or b""
+        return (self._spec.state.warm_up + 1) * (abs(tensor) + 8) + len(model)
+
+    def _warm_up(self, recent: Iterable[np.ndarray]) -> None:
+        """Bring the model to the state in which these windows leave it."""
+        self._recent.clear()
+        self._recent.extend(recent)
+        self.session.reset()
+        for tensor in self._recent:
+            self.session.run(tensor[None])
+
+    def _fits(self, tensor: np.ndarray) -> bool:
+        return tensor.dtype == self._input.dtype and tensor.shape == self._input.shape[1:]
+
+    def _tensors_of(self, state: ModelState) -> list[np.ndarray]:
+        shape, dtype = self._input.shape[1:], self._input.dtype
+        try:
+            return [np.frombuffer(tensor, dtype).reshape(shape) for tensor in state.recent]
+        except ValueError as error:
+            raise ModelError(str(error), where="what the model saw last") from error
+
+    # --- scores -------------------------------------------------------------------
 
     def features(self, samples: np.ndarray, *, is_fresh: bool = True) -> np.ndarray:
         """Return the features of windows (n, length, channels), float32; may be a view.
@@ -153,13 +258,13 @@ class Scorer:
             samples: The windows.
             is_fresh: False promises that they follow the windows of the call before.
         """
-        return self._extract(samples, is_fresh=is_fresh)
+        return self.extract(samples, is_fresh=is_fresh)
 
     def route(self, dtype: np.dtype, scales: Scales | None) -> Route:
         """Return how windows of ``dtype`` reach the tensor when normalised with ``scales``."""
         if self._spec.features == (Raw(),):
             feed, is_quiet = feed_samples(dtype, self._input, self._shape, scales)
-            return Route(feed, True, is_quiet)
+            return Route(feed, True, is_quiet and self._reads_quietly)
         return Route(feed_features(self._input, self._shape, scales), False, False)
 
     def score_features(self, features: np.ndarray, scales: Scales | None) -> Reals:
@@ -183,7 +288,7 @@ class Scorer:
         if len(answers) != len(tensor):
             raise self._count_error(answers, tensor)
         scores = self._read(answers, tensor)
-        if scores.shape[1] != len(self._spec.labels):
+        if scores.shape[1] != self._labels:
             raise self._label_error(scores.shape[1])
         return scores
 

@@ -43,9 +43,10 @@ def answer_together(asked: Sequence[tuple[Pipeline, Sequence[Question]]]) -> lis
 
 def _common_scorer(pipelines: Sequence[Pipeline]) -> Scorer:
     scorer = pipelines[0].scorer
-    if scorer.is_stateful or any(one.scorer.session is not scorer.session for one in pipelines):
+    is_one = all(one.scorer.session is scorer.session for one in pipelines)
+    if not isinstance(scorer, Scorer) or scorer.is_stateful or not is_one:
         raise ModelError(
-            "pipelines with different sessions, or with state",
+            "pipelines with different sessions, with state or with a cascade",
             where="answer_together",
             expected="one stateless session for all",
         )

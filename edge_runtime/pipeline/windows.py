@@ -10,6 +10,8 @@ import numpy as np
 
 from edge_runtime.errors import ModelError, ShapeError
 from edge_runtime.pipeline.filtering import Filtering
+from edge_runtime.pipeline.marks import Marks
+from edge_runtime.quality import MASK
 from edge_runtime.spec import FilterSpec, StreamSpec, WindowSpec
 from edge_runtime.types import Frame, Windows
 
@@ -39,6 +41,7 @@ class CutterState(msgspec.Struct, frozen=True):
         is_padded: Whether the padding of this stretch is among the rows, or was.
         raw: Rows that wait for the filter's block to fill; the last ones accepted.
         filter: What the filter remembers.
+        quality: Masks of these rows and of those that wait; empty where all are 0.
     """
 
     dtype: str
@@ -54,6 +57,7 @@ class CutterState(msgspec.Struct, frozen=True):
     is_padded: bool = True
     raw: bytes = b""
     filter: bytes = b""
+    quality: bytes = b""
 
 
 class Cutter:
@@ -94,6 +98,8 @@ class Cutter:
         rows = max(_BLOCK_SAMPLES, _BLOCK_WINDOWS * window.hop)
         self._block = max(1, min(rows, _BLOCK_VALUES // self._channels))
         self._capacity = 4 * self._length + 2 * self._block
+        # Where the buffer is cleared up if it can be: a short one stays in the cache.
+        self._turn = min(8 * self._length, self._capacity)
         self.discarded = {"out_of_order": 0, "gap": 0, "not_finite": 0}
         self._last_ns: int | None = None
         self._dtype: np.dtype | None = None
@@ -108,6 +114,8 @@ class Cutter:
         self._bad = np.empty(0, np.int64)
         self._is_fresh = True
         self._is_padded = self._pad == 0
+        # Padding may reach back to the times of the stretch before.
+        self._marks: Marks | None = None
         if self._filtering is not None:
             self._filtering.reset()
 
@@ -130,9 +138,12 @@ class Cutter:
             self._check_dtypes(frame)
         if samples.shape[1] != self._channels:
             raise self._channel_error(frame)
-        if len(time_ns) > self._block:
+        count = len(time_ns)
+        if count > self._block:
             return self._cut_long(frame)
-        if not len(time_ns) or not self._is_regular(time_ns, frame.step_ns):
+        if frame.quality is not None or self._marks is not None:
+            return self._cut_marked(frame)
+        if not count or not self._is_regular(time_ns, frame.step_ns):
             return self._cut_irregular(samples, time_ns, frame.index)
         return self._take(samples, time_ns, frame.index)
 
@@ -145,6 +156,7 @@ class Cutter:
                 index=frame.index + first,
                 time_ns=frame.time_ns[rows],
                 samples=frame.samples[rows],
+                quality=None if frame.quality is None else frame.quality[rows],
             )
             yield from self.cut(part)
 
@@ -163,7 +175,11 @@ class Cutter:
         return int(np.count_nonzero(steps < self._longest_step_ns)) == len(steps)
 
     def _cut_irregular(
-        self, samples: np.ndarray, time_ns: np.ndarray, index: int
+        self,
+        samples: np.ndarray,
+        time_ns: np.ndarray,
+        index: int,
+        quality: np.ndarray | None = None,
     ) -> Iterator[Windows]:
         """Take any frame of at most a block: leave out late rows, and cut at gaps."""
         if len(time_ns) == 0:
@@ -176,7 +192,7 @@ class Cutter:
         self.discarded["out_of_order"] += len(time_ns) - len(rows)
         steps = (time_ns[rows] - before[rows]).view(np.uint64)
         gaps = np.flatnonzero(steps > self._longest_step_ns)
-        yield from self._cut_between_gaps(samples, time_ns, index, rows, gaps)
+        yield from self._cut_between_gaps(samples, time_ns, index, quality, rows, gaps)
 
     def _latest_before(self, time_ns: np.ndarray) -> np.ndarray:
         """Return the time of the last row accepted before each row."""
@@ -189,6 +205,7 @@ class Cutter:
         samples: np.ndarray,
         time_ns: np.ndarray,
         index: int,
+        quality: np.ndarray | None,
         rows: np.ndarray,
         gaps: np.ndarray,
     ) -> Iterator[Windows]:
@@ -197,6 +214,8 @@ class Cutter:
             if number > 0:
                 self._break()
             run = rows[first:last]
+            if quality is not None:
+                self._note_marks(time_ns[run], quality[run])
             for windows in self._take(samples[run], time_ns[run], 0) if len(run) else ():
                 yield msgspec.structs.replace(windows, index=run[windows.index] + index)
 
@@ -204,6 +223,11 @@ class Cutter:
         """Start afresh after a gap; count the rows that no window covered."""
         self.discarded["gap"] += self._uncovered
         self._clear()
+
+    def begin(self) -> None:
+        """Start afresh, also with times before the last ones."""
+        self._break()
+        self._last_ns = None
 
     @property
     def _uncovered(self) -> int:
@@ -234,7 +258,8 @@ class Cutter:
 
     def _adopt(self, dtype: np.dtype, where: str) -> None:
         is_float = dtype.kind == "f" or (self._filtering is not None and dtype.kind in "biu")
-        kept = _FLOAT32 if is_float else dtype.newbyteorder("=")
+        native = dtype if dtype.isnative else dtype.newbyteorder("=")
+        kept = _FLOAT32 if is_float else native
         if kept == self._dtype:
             return
         if self._dtype is not None or kept.kind not in "biuf":
@@ -249,7 +274,6 @@ class Cutter:
     def _allocate(self, dtype: np.dtype) -> None:
         self._dtype = dtype
         self._samples = np.empty((self._capacity, self._channels), dtype)
-        self._one_long_window = self._samples[None]
         self._times = np.empty(self._capacity, np.int64)
 
     def _take(self, samples: np.ndarray, time_ns: np.ndarray, index: int) -> tuple[Windows, ...]:
@@ -257,20 +281,48 @@ class Cutter:
         self._last_ns = time_ns.item(-1)
         if not self._is_padded:
             self._append_padding(time_ns.item(0))
-        windows = self._due(self._append(samples, time_ns), index)
+        is_begun = self._next != self._used
+        if not is_begun and len(time_ns) >= self._length and self._is_as_kept(samples):
+            return (self._passed_through(samples, time_ns, index),)
+        add = self._store if self._filtering is None else self._append
+        windows = self._due(add(samples, time_ns), index)
         if windows is None:
             return ()
         return self._finite(windows) if len(self._bad) else (windows,)
 
+    def _is_as_kept(self, samples: np.ndarray) -> bool:
+        """Whether rows may be used as they are, without going through the buffer."""
+        return (
+            samples.dtype is self._dtype
+            and self._filtering is None
+            and samples.flags.c_contiguous
+            and (samples.dtype is not _FLOAT32 or _is_finite(samples))
+        )
+
+    def _passed_through(self, samples: np.ndarray, time_ns: np.ndarray, index: int) -> Windows:
+        """Cut complete windows out of a frame itself, and keep what no window is done with."""
+        length, hop, rows = self._length, self._hop, len(samples)
+        count = (rows - length) // hop + 1
+        windows = self._windows(samples, time_ns, 0, count, index + length - 1)
+        done = count * hop
+        self._used, self._next = 0, done - rows if done > rows else 0
+        self._covered = length - hop if length > hop else 0
+        if done < rows:
+            self._store(samples[done:], time_ns[done:])
+        return windows
+
     def _append(self, samples: np.ndarray, time_ns: np.ndarray) -> int:
         """Add rows and return the position that the first has, or will have once it is filtered."""
-        before = 0
-        if self._filtering is not None:
-            before = len(self._filtering)
-            samples, time_ns = self._filtering.feed(samples, time_ns)
+        if self._filtering is None:
+            return self._store(samples, time_ns)
+        before = len(self._filtering)
+        return self._store(*self._filtering.feed(samples, time_ns)) + before
+
+    def _store(self, samples: np.ndarray, time_ns: np.ndarray) -> int:
+        """Copy rows into the buffer and return the position of the first."""
         first = self._used
         last = first + len(time_ns)
-        if last > self._capacity:
+        if last > self._turn:
             self._compact()
             first = self._used
             last = first + len(time_ns)
@@ -279,7 +331,7 @@ class Cutter:
         self._times[first:last] = time_ns
         if self._dtype is _FLOAT32:
             self._note_bad(self._samples[first:last], first)
-        return first + before
+        return first
 
     def _append_padding(self, first_ns: int) -> None:
         """Imagine samples of value 0 before the first one of a stretch."""
@@ -289,9 +341,8 @@ class Cutter:
         self._covered = self._pad
 
     def _note_bad(self, rows: np.ndarray, first: int) -> None:
-        is_finite = np.isfinite(rows)
-        if np.count_nonzero(is_finite) != rows.size:
-            found = np.flatnonzero(~is_finite.all(axis=1)) + first
+        if not _is_finite(rows):
+            found = np.flatnonzero(~np.isfinite(rows).all(axis=1)) + first
             self._bad = np.concatenate((self._bad, found))
 
     def _compact(self) -> None:
@@ -303,7 +354,35 @@ class Cutter:
         self._used = kept
         self._next -= shift
         self._covered = max(0, self._covered - shift)
-        self._bad = self._bad[self._bad >= shift] - shift
+        if len(self._bad):
+            self._bad = self._bad[self._bad >= shift] - shift
+
+    # --- suspect samples ------------------------------------------------------------
+
+    def _cut_marked(self, frame: Frame) -> Iterator[Windows]:
+        """Take a frame of at most a block that has suspect samples, or follows such ones."""
+        cut = self._cut_irregular(frame.samples, frame.time_ns, frame.index, frame.quality)
+        for windows in cut:
+            marks = self._marks
+            quality = None if marks is None else marks.over(windows.start_ns, windows.end_ns)
+            yield msgspec.structs.replace(windows, quality=quality)
+        self._forget_marks()
+
+    def _note_marks(self, time_ns: np.ndarray, quality: np.ndarray) -> None:
+        self._marks = self._marks or Marks()
+        self._marks.add(time_ns, quality)
+
+    def _forget_marks(self) -> None:
+        """Forget samples that no window to come contains; without any, nothing is slower."""
+        if self._marks is None:
+            return
+        if self._next < self._used:
+            self._marks.forget_before(self._times.item(self._next))
+        elif self._filtering is not None and self._waiting:
+            self._marks.forget_before(self._filtering.times.item(0))
+        else:
+            self._marks = None
+        self._marks = self._marks or None
 
     # --- windows --------------------------------------------------------------------
 
@@ -314,29 +393,34 @@ class Cutter:
         if count <= 0:
             return None
         self._next = start + count * hop
-        end = start + length - 1
         self._covered = self._next - hop + length
-        last_index = index + end - begin
+        last_index = index + start + length - 1 - begin
+        return self._windows(self._samples, self._times, start, count, last_index)
+
+    def _windows(
+        self, rows: np.ndarray, time_ns: np.ndarray, start: int, count: int, last_index: int
+    ) -> Windows:
+        """Return ``count`` windows of ``rows``; ``last_index`` is that of the first one's end."""
+        hop, stop = self._hop, start + self._length
         is_fresh, self._is_fresh = self._is_fresh, False
         if count == 1:
-            times = self._times
-            stamps = np.array((last_index, times.item(start), times.item(end)), np.int64)
-            samples = self._one_long_window[:, start : start + length]
-            return Windows(stamps[:1], stamps[1:2], stamps[2:], samples, is_fresh)
+            stamps = np.array((last_index, time_ns.item(start), time_ns.item(stop - 1)), np.int64)
+            return Windows(stamps[:1], stamps[1:2], stamps[2:], rows[None, start:stop], is_fresh)
+        ends = np.arange(count) * hop
         return Windows(
-            np.arange(last_index, last_index + count * hop, hop),
-            self._times[start : self._next : hop].copy(),
-            self._times[end : self._covered : hop].copy(),
-            self._view(start, count),
+            ends + last_index,
+            time_ns[ends + start],
+            time_ns[ends + (stop - 1)],
+            self._view(rows, start, count),
             is_fresh,
         )
 
-    def _view(self, start: int, count: int) -> np.ndarray:
-        row, item = self._samples.strides
+    def _view(self, rows: np.ndarray, start: int, count: int) -> np.ndarray:
+        row, item = rows.strides
         return np.ndarray(
             (count, self._length, self._channels),
-            self._samples.dtype,
-            self._samples,
+            rows.dtype,
+            rows,
             start * row,
             (self._hop * row, row, item),
         )
@@ -371,7 +455,8 @@ class Cutter:
         """Return what must be kept to go on later as if nothing had happened."""
         first = min(self._next, self._used)
         if self._dtype is None:
-            return CutterState("", b"", 0, 0, b"", self._next, 0, None, dict(self.discarded))
+            state = CutterState("", b"", 0, 0, b"", self._next, 0, None, dict(self.discarded))
+            return msgspec.structs.replace(state, is_padded=self._is_padded)
         time_ns = self._times[first : self._used]
         if self._filtering is not None:
             time_ns = np.concatenate((time_ns, self._filtering.times))
@@ -392,6 +477,7 @@ class Cutter:
             is_padded=self._is_padded,
             raw=b"" if self._filtering is None else self._filtering.rows.tobytes(),
             filter=b"" if self._filtering is None else self._filtering.state(),
+            quality=b"" if self._marks is None else self._marks.along(time_ns).tobytes(),
         )
 
     def restore(self, state: CutterState) -> None:
@@ -411,6 +497,8 @@ class Cutter:
             self._filtering = filtering
         if self._filtering is not None and state.dtype:
             self._filtering.restore(state.filter, raw, time_ns[len(samples) :])
+        if state.quality:
+            self._note_marks(time_ns, np.frombuffer(state.quality, MASK))
         self._next = state.skip
         self._covered = state.covered
         self._last_ns = state.last_ns
@@ -437,6 +525,7 @@ class Cutter:
             and 0 <= state.skip <= self._hop
             and 0 <= state.covered <= max(rows, self._pad)
             and (len(raw) == 0 or self._filtering is not None)
+            and len(state.quality) in (0, rows * MASK.itemsize)
             and state.discarded.keys() == self.discarded.keys()
             and (state.last_ns is not None or rows == 0)
             and -(2**63) <= (state.last_ns or 0) < 2**63
@@ -494,4 +583,11 @@ class Cutter:
             jitter=(left - step_ns).tobytes(),
             skip=0,
             covered=max(0, state.covered - dropped),
+            quality=state.quality[dropped * MASK.itemsize :],
         )
+
+
+def _is_finite(rows: np.ndarray) -> bool:
+    is_finite = np.isfinite(rows)
+    # The first that is not, if there is one: three times as fast as asking all.
+    return not rows.size or bool(is_finite.item(is_finite.argmin()))

@@ -6,17 +6,27 @@ Each raises AssertionError with a sentence; use them with any test runner.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 
 from edge_runtime.errors import ModelError, ShapeError
-from edge_runtime.ports import Backend, Session, SessionOptions, Sink, Source
+from edge_runtime.ports import (
+    Backend,
+    LiveSource,
+    ResumableSink,
+    Session,
+    SessionOptions,
+    Sink,
+    Source,
+)
+from edge_runtime.quality import MASK, joined_masks
 from edge_runtime.spec import StreamSpec
 from edge_runtime.types import Frame, Output, TensorSpec
 
-__all__ = ["check_backend", "check_sink", "check_source", "read_all"]
+__all__ = ["check_backend", "check_live_source", "check_sink", "check_source", "read_all"]
 
 _READS = 100_000
 _PATIENCE_S = 10.0
@@ -41,8 +51,40 @@ def check_source(
     _check_closes_from_another_thread(make(), need)
 
 
+def check_live_source(
+    make: Callable[[], LiveSource], need: StreamSpec, *, samples: int = 32, index: int = 5
+) -> None:
+    """Check a source that cannot be replayed, on hardware or a stand-in that delivers.
+
+    Args:
+        make: Builds it; called for every check.
+        need: Channels and rate that it can deliver.
+        samples: How many to wait for.
+        index: Where the stream goes on.
+    """
+    source = make()
+    frames = _read_some(source, need, index, samples)
+    _check_frames(frames, need)
+    _require(frames[0].index == index, "the first frame goes on at the index that was asked for")
+    _, times, _ = _joined(frames)
+    _require(bool((np.diff(times) > 0).all()), "event times grow from sample to sample")
+    _require(not source.is_exhausted, "a live source never ends")
+    health = source.health()
+    _require(health.lost_samples >= 0 and health.jitter_s >= 0, "what is counted does not shrink")
+    source.close()
+    source.close()
+    _require(source.read(0.0) is None, "a closed source delivers nothing")
+    again = _read_some(source, need, index + 7, 1)
+    _require(again[0].index == index + 7, "a closed source can be opened again")
+    source.close()
+    _require(source.health().lost_samples >= health.lost_samples, "an open forgets no loss")
+    _check_wakes(make(), need)
+
+
 def check_sink(make: Callable[[], Sink], outputs: Sequence[Output]) -> None:
     """Check that a sink takes results, can be closed twice and opened again.
+
+    One that has marks must be able to go back to its own.
 
     Args:
         make: Builds it.
@@ -53,6 +95,8 @@ def check_sink(make: Callable[[], Sink], outputs: Sequence[Output]) -> None:
         sink.open("contract")
         for output in outputs:
             sink.write(output)
+        if isinstance(sink, ResumableSink):
+            sink.resume(sink.mark(is_durable=True))
         sink.close()
         sink.close()
     make().close()
@@ -144,12 +188,13 @@ def _keeps_step(frame: Frame) -> bool:
 
 def _check_resumed(frames: Sequence[Frame], again: Sequence[Frame], index: int) -> None:
     first = max(index, frames[0].index)
-    samples, times = _joined(frames)
-    resumed = _joined(again) if again else (samples[:0], times[:0])
+    samples, times, masks = _joined(frames)
+    resumed = _joined(again) if again else (samples[:0], times[:0], masks[:0])
     start = first - frames[0].index
     _require(not again or again[0].index == first, f"a replay begins at index {first}")
     _require(_is_equal(samples[start:], resumed[0]), f"a replay from {index} repeats the samples")
     _require(_is_equal(times[start:], resumed[1]), f"a replay from {index} repeats the times")
+    _require(_is_equal(masks[start:], resumed[2]), f"a replay from {index} repeats the quality")
 
 
 def _check_ends(source: Source, need: StreamSpec, index: int) -> None:
@@ -176,10 +221,38 @@ def _check_closes_from_another_thread(source: Source, need: StreamSpec) -> None:
     _require(not thread.is_alive(), "close returns while another thread reads")
 
 
-def _joined(frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray]:
+def _read_some(source: Source, need: StreamSpec, index: int, samples: int) -> list[Frame]:
+    """Open a source and read so many samples."""
+    source.open("contract", need, index)
+    frames: list[Frame] = []
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while sum(map(len, frames)) < samples:
+        _require(time.monotonic() < deadline_s, f"{samples} samples come in {_PATIENCE_S} s")
+        frame = source.read(0.5)
+        if frame is not None:
+            frames.append(frame)
+    return frames
+
+
+def _check_wakes(source: Source, need: StreamSpec) -> None:
+    """A read that waits for long ends when another thread closes the source."""
+    source.open("contract", need, 0)
+    began_s = time.monotonic()
+    closing = threading.Timer(0.05, source.close)
+    closing.start()
+    while source.read(2 * _PATIENCE_S) is not None:
+        pass
+    closing.join()
+    _require(time.monotonic() - began_s < _PATIENCE_S, "close wakes a read that waits")
+
+
+def _joined(frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    masks = joined_masks((frame.quality, len(frame)) for frame in frames)
+    times = np.concatenate([frame.time_ns for frame in frames])
     return (
         np.concatenate([frame.samples for frame in frames]),
-        np.concatenate([frame.time_ns for frame in frames]),
+        times,
+        np.zeros(len(times), MASK) if masks is None else masks,
     )
 
 

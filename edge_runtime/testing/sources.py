@@ -21,10 +21,12 @@ class Samples(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         values: Shape (n, channels), any real dtype.
         time_ns: Event times, shape (n,), int64; None continues at the stream's rate.
+        quality: What is suspect about each, as in a `Frame`.
     """
 
     values: np.ndarray
     time_ns: np.ndarray | None = None
+    quality: np.ndarray | None = None
 
 
 class Quiet(msgspec.Struct, frozen=True):
@@ -125,4 +127,11 @@ class ScriptedSource:
             step_ns = self._period_ns
             times = self._start_ns + np.arange(first, last, dtype=np.int64) * self._period_ns
         self._position = last
-        return Frame(self._stream, first + skip, times[skip:], step.values[skip:], step_ns=step_ns)
+        return Frame(
+            self._stream,
+            first + skip,
+            times[skip:],
+            step.values[skip:],
+            step_ns=step_ns,
+            quality=None if step.quality is None else step.quality[skip:],
+        )

@@ -136,7 +136,9 @@ class Subject:
     def _tensor(self, rows: int) -> np.ndarray:
         """Return what the pipeline gives the session for a golden window, ``rows`` times."""
         tap = _Tap(self._session)
-        Pipeline(self._spec, tap, base=self._base, block=1).score_windows(self._singles[0])
+        # Of a cascade the bundle's own model, whose file is what the candidates differ in.
+        spec = msgspec.structs.replace(self._spec, cascade=())
+        Pipeline(spec, tap, base=self._base, block=1).score_windows(self._singles[0])
         return np.repeat(tap.seen, rows, axis=0)
 
 

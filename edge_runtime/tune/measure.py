@@ -97,7 +97,7 @@ def tune(
         goal=goal,
         rows=rows,
         chosen=rows.index(best[0]) if best else None,
-        sentences=compared(rows),
+        sentences=(*compared(rows), *(f"Stage {stage}." for stage in bundle.spec.cascade)),
         absent=tuple(dict.fromkeys(absent)),
         seconds=time.monotonic() - start_s,
     )
@@ -148,9 +148,11 @@ class _Crew:
         Every other round goes backwards, so that nobody always follows the same one.
         """
         for number in itertools.count():
-            if number >= _LEAST_ROUNDS and self._deadline_s - time.monotonic() <= left_s:
+            live = self.live()
+            is_late = self._deadline_s - time.monotonic() <= left_s
+            if not live or (number >= _LEAST_ROUNDS and is_late):
                 return
-            yield self.live()[:: -1 if number % 2 else 1]
+            yield live[:: -1 if number % 2 else 1]
 
     def _tell(self, step: str, one: _Runner) -> None:
         left = max(0.0, self._deadline_s - time.monotonic()) / max(self._seconds, 1e-9)

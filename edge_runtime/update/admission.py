@@ -2,11 +2,12 @@
 
 The child loads the bundle, asks every golden question twice, in a batch and one
 by one, and prints its verdict. A model with state gets its golden windows as one
-sequence from fresh state. Whatever else happens to the child is a refusal with
+sequence from fresh state. Every model of a cascade is asked by itself too, and the
+golden windows must end at every one of them. Whatever else happens to the child is a refusal with
 a reason, never an exception here.
 
 The first word of a reason is one of ``bundle``, ``missing``, ``load``, ``nan``,
-``repeat``, ``batch``, ``golden``, ``memory``, ``time``, ``crash`` or ``spawn``.
+``repeat``, ``batch``, ``path``, ``golden``, ``memory``, ``time``, ``crash`` or ``spawn``.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edge_runtime.backends import backend_of, open_session
+from edge_runtime.backends import artefacts_of, backend_of, open_session
 from edge_runtime.bundle import Bundle, Golden, load_bundle
 from edge_runtime.errors import ModelError
-from edge_runtime.pipeline import BATCH, Pipeline
+from edge_runtime.pipeline import BATCH, Pipeline, models_of
 from edge_runtime.ports import Choice, Session
 from edge_runtime.update import child
 from edge_runtime.update.proof import golden_windows
@@ -120,8 +121,8 @@ class _Proof:
 
     def prepare(self) -> None:
         self._bundle = load_bundle(self._path)
-        artefact, _model = self._bundle.artefact(self._choice.backend, self._choice.artefact)
-        backend_of(self._choice.backend, artefact.backend).probe()
+        for artefact, choice in artefacts_of(self._bundle, self._choice):
+            backend_of(choice.backend, artefact.backend).probe()
 
     def prove(self) -> None:
         session = open_session(self._bundle, self._choice)
@@ -135,6 +136,32 @@ def _replay(bundle: Bundle, session: Session, block: int) -> float:
     """Ask every golden question three ways; return the largest distance to its answer."""
     golden = bundle.golden()
     pipeline = Pipeline(bundle.spec, session, base=bundle.digest, block=block)
+    found = _repeated(pipeline, golden)
+    if bundle.spec.cascade:
+        _check_ways(pipeline, golden)
+        for spec, one in models_of(bundle.spec, session):
+            _repeated(Pipeline(spec, one, base=bundle.digest), golden, is_part=True)
+    return _distance(found, golden, bundle.spec.tolerance)
+
+
+def _check_ways(pipeline: Pipeline, golden: Golden) -> None:
+    """Refuse golden windows that leave a way through the cascade untried."""
+    stage = pipeline.score_windows(golden_windows(golden.inputs)).stage
+    ends = set() if stage is None else set(stage.tolist())
+    untried = [name for number, name in enumerate(pipeline.spec.stages) if number not in ends]
+    if untried:
+        raise ModelError(f"path: no golden window is answered by {' and none by '.join(untried)}")
+
+
+def _repeated(pipeline: Pipeline, golden: Golden, *, is_part: bool = False) -> np.ndarray:
+    """Return the answers to golden windows, which are the same however they are asked.
+
+    Args:
+        pipeline: Asked three ways.
+        golden: The windows.
+        is_part: Of a cascade: it may be asked here what it is never asked in the field.
+    """
+    session = pipeline.scorer.session
 
     def answers(inputs: np.ndarray) -> np.ndarray:
         session.reset()
@@ -144,7 +171,7 @@ def _replay(bundle: Bundle, session: Session, block: int) -> float:
     repeats = -(-len(golden) // BATCH) * BATCH
     inputs = np.resize(golden.inputs, (repeats, *golden.inputs.shape[1:]))
     first, second = answers(inputs), answers(inputs)
-    if not np.isfinite(first).all():
+    if not is_part and not np.isfinite(first).all():
         raise ModelError("nan: an answer to a golden window is not finite")
     if first.tobytes() != second.tobytes():
         raise ModelError("repeat: the same question got two answers; the model keeps state")
@@ -156,7 +183,7 @@ def _replay(bundle: Bundle, session: Session, block: int) -> float:
         parts = [answers(inputs[: i + 1])[-1:] for i in range(count)]
     if np.concatenate(parts).tobytes() != first[:count].tobytes():
         raise ModelError("batch: a window alone and in a batch got two answers")
-    return _distance(first[: len(golden)], golden, bundle.spec.tolerance)
+    return first[: len(golden)]
 
 
 def _distance(answers: np.ndarray, golden: Golden, tolerance: float) -> float:

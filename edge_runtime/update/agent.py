@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -33,10 +34,12 @@ from edge_runtime.update.actions import (
     Request,
     Serving,
 )
-from edge_runtime.update.admission import Admission
-from edge_runtime.update.fetch import Fetch
 from edge_runtime.update.slots import Candidate, Floor, LayerTrial, Slots
-from edge_runtime.update.trust import Statement, Trust, check_layer
+
+if TYPE_CHECKING:
+    from edge_runtime.update.admission import Admission
+    from edge_runtime.update.fetch import Fetch
+    from edge_runtime.update.trust import Statement, Trust
 
 __all__ = ["Prove", "UpdateAgent"]
 
@@ -435,6 +438,8 @@ class UpdateAgent:
                 expected="a statement beside the bundle, <bundle>.signed.json",
                 remedy="Sign the bundle with a release key and put the statement there.",
             )
+        from edge_runtime.update.trust import check_layer
+
         layer = self._trusted().verify_layer(signed, statement)
         check_layer(layer, bundle.spec, bundle.digest, now_ns)
         if layer.scope.startswith("device:") and layer.scope != f"device:{self._device}":
@@ -471,6 +476,8 @@ class UpdateAgent:
     def _start_fetch(self, statement: Statement) -> list[Action]:
         if self._slots.is_installed(statement):
             return self._verify(statement)
+        from edge_runtime.update.fetch import Fetch
+
         self._fetch = Fetch(statement, self._slots.part(statement), device=self._device)
         return self._fetch_on()
 

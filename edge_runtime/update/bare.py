@@ -30,7 +30,14 @@ from edge_runtime.spec import StateSpec
 from edge_runtime.types import StateKind, TensorSpec
 from edge_runtime.update import child
 
-__all__ = ["Findings", "ModelAdmission", "ModelQuestion", "admit_model", "admit_models"]
+__all__ = [
+    "Findings",
+    "ModelAdmission",
+    "ModelQuestion",
+    "admit_model",
+    "admit_models",
+    "refusal",
+]
 
 T = TypeVar("T")
 
@@ -109,6 +116,24 @@ class ModelQuestion(msgspec.Struct, frozen=True):
     shape: tuple[int, ...] | None = None
     limit_mb: int = 1024
     limit_s: float = 30.0
+
+
+_DEFAULT = ModelQuestion()
+_EXPECTED = {
+    "crash": "a model that leaves its process alive",
+    "memory": f"at most {_DEFAULT.limit_mb} MiB, or what --limit-mb says",
+    "time": f"an end within {_DEFAULT.limit_s:g} s, or what --limit-s says",
+}
+_REMEDY = "Do not use this file; fetch it again, or convert the model anew."
+
+
+def refusal(path: Path, verdict: ModelAdmission) -> BundleError:
+    """Return the error that says why a file was refused."""
+    word = verdict.reason.partition(":")[0]
+    expected = verdict.expected or _EXPECTED.get(word, "a model that this machine can run")
+    return BundleError(
+        verdict.reason, where=str(path), expected=expected, remedy=verdict.remedy or _REMEDY
+    )
 
 
 def admit_model(path: Path, question: ModelQuestion | None = None) -> ModelAdmission:

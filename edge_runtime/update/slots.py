@@ -19,7 +19,7 @@ import hashlib
 import logging
 import os
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -28,8 +28,9 @@ from edge_runtime.errors import BundleError, StoreError, TrustError
 from edge_runtime.ports import Choice
 from edge_runtime.sync.messages import JobReport, Signed
 from edge_runtime.sync.state import StateStore
-from edge_runtime.update.admission import admit
-from edge_runtime.update.trust import Statement, Trust
+
+if TYPE_CHECKING:
+    from edge_runtime.update.trust import Statement, Trust
 
 __all__ = [
     "Candidate",
@@ -270,6 +271,8 @@ class Slots:
         )
 
     def _is_sound(self, path: Path) -> bool:
+        from edge_runtime.update.admission import admit
+
         return admit(path, self._choice).is_admitted
 
     def _factory_statement(self, trust: Trust | None) -> Statement | None:

@@ -29,6 +29,7 @@ from edge_runtime.spec import (
     FusionLayer,
     Layer,
     LayerBody,
+    Limit,
     ModelSpec,
     NormaliserLayer,
     PriorLayer,
@@ -343,6 +344,7 @@ def _check_shape(layer: Layer, spec: ModelSpec, _base: str) -> None:
             pass
         case thresholds:
             _check_labels([limit.label for limit in thresholds.limits], spec)
+            _check_kept(thresholds.limits, spec)
 
 
 def _check_length(what: str, is_: int, wanted: int) -> None:
@@ -356,6 +358,20 @@ def _check_labels(labels: Sequence[str], spec: ModelSpec) -> None:
         raise TrustError(
             f"shape: thresholds for {list(labels)}", expected=f"labels among {known}, each once"
         )
+
+
+def _check_kept(limits: Sequence[Limit], spec: ModelSpec) -> None:
+    """Let a layer move thresholds that the base has, and nothing else of a limit."""
+    base = {limit.label: limit for limit in spec.limits}
+    for limit in limits:
+        is_kept = msgspec.structs.replace(limit, reject=None) == Limit(
+            limit.label, limit.on, limit.off
+        )
+        if not is_kept or (limit.reject is not None and base[limit.label].reject is None):
+            raise TrustError(
+                f"shape: thresholds for {limit.label!r} set more than the base's",
+                expected="on and off, and reject where the base has one",
+            )
 
 
 def _feature_count(spec: ModelSpec) -> int:
@@ -391,6 +407,10 @@ def _bounds(body: LayerBody, spec: ModelSpec) -> Iterator[_Bound]:
                 before = base[limit.label]
                 yield _symmetric("threshold", limit.on - before.on, clamps.threshold)
                 yield _symmetric("threshold", limit.off - before.off, clamps.threshold)
+                if limit.reject is not None and before.reject is not None:
+                    for edge in ("low", "high"):
+                        change = getattr(limit.reject, edge) - getattr(before.reject, edge)
+                        yield _symmetric("threshold", change, clamps.threshold)
 
 
 def _normaliser_bounds(body: NormaliserLayer, spec: ModelSpec) -> Iterator[_Bound]:

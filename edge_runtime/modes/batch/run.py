@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -11,6 +12,7 @@ import msgspec
 from edge_runtime.backends import open_session
 from edge_runtime.bundle import Bundle
 from edge_runtime.clock import SystemClock
+from edge_runtime.config.check import check_timing
 from edge_runtime.errors import SourceError
 from edge_runtime.modes.batch.disk import Disk
 from edge_runtime.modes.batch.flow import Ahead, in_order
@@ -34,15 +36,16 @@ from edge_runtime.modes.batch.shard import (
     Shard,
     ShardResult,
     block_in_order,
+    end_of,
     is_independent,
     score_alone,
     score_shard,
     shard_rows,
     shards_of,
 )
-from edge_runtime.pipeline import Pipeline
+from edge_runtime.pipeline import AnyPipeline, Pipeline, timed_if_asked
 from edge_runtime.pipeline.records import decisions_table
-from edge_runtime.ports import Choice, Clock, Session
+from edge_runtime.ports import Choice, Clock, Session, Timing
 from edge_runtime.spec import ModelSpec
 from edge_runtime.version import __version__
 
@@ -187,27 +190,35 @@ class Scorers:
         is_independent: Whether shards may be scored in any order.
         block: Windows the model answers at once.
         shard_rows: Rows in a shard.
+        ends: Shards to be scored behind the last one, where rows wait for others.
 
     Raises:
+        ConfigError: ``timing`` does not go with the bundle.
         EdgeError: The model does not load.
     """
 
     def __init__(self, bundle: Bundle, job: BatchJob) -> None:
         spec, choice = bundle.spec, job.choice
+        check_timing(bundle, job.timing, "--timing")
         first = open_session(bundle, choice)
-        alone = is_independent(_pipeline(bundle, first, choice), has_times=job.time is not None)
+        trial = _pipeline(bundle, first, choice, job.timing)
+        alone = is_independent(trial, has_times=job.time is not None)
         self.is_independent = alone and not job.has_decisions
         if not self.is_independent:
             choice = msgspec.structs.replace(choice, block=block_in_order(spec, choice.block))
         self.block = choice.block
         count = max(1, job.workers) if self.is_independent else 1
         self._sessions = [first, *(open_session(bundle, choice) for _ in range(count - 1))]
-        self.pipelines = [_pipeline(bundle, session, choice) for session in self._sessions]
+        self.pipelines = [
+            _pipeline(bundle, session, choice, job.timing) for session in self._sessions
+        ]
         self.shard_rows = job.shard_rows or shard_rows(spec, self.block)
+        is_waiting = spec.stream.grid is not None
+        self.ends = (end_of(spec, has_times=job.time is not None),) if is_waiting else ()
 
-    def score(self, pipeline: Pipeline, shard: Shard) -> ShardResult:
+    def score(self, pipeline: AnyPipeline, shard: Shard) -> ShardResult:
         """Score a shard; in order unless `is_independent`."""
-        if self.is_independent:
+        if self.is_independent and isinstance(pipeline, Pipeline):
             return score_alone(shard, pipeline, self.block)
         return score_shard(shard, pipeline, model_block=self.block)
 
@@ -217,8 +228,20 @@ class Scorers:
             session.close()
 
 
-def _pipeline(bundle: Bundle, session: Session, choice: Choice) -> Pipeline:
-    return Pipeline(bundle.spec, session, base=bundle.digest, block=choice.block)
+def _pipeline(
+    bundle: Bundle, session: Session, choice: Choice, timing: Timing | None
+) -> AnyPipeline:
+    pipeline = Pipeline(bundle.spec, session, base=bundle.digest, block=choice.block)
+    return timed_if_asked(pipeline, _patient(timing or Timing()))
+
+
+def _patient(timing: Timing) -> Timing:
+    """Return options that wait for what a stream would revise: a file has no now.
+
+    The same rows are too late, and each window is answered once, as it stands at last.
+    """
+    delay_s = timing.delay_s + timing.allowed_lateness_s
+    return msgspec.structs.replace(timing, delay_s=delay_s, allowed_lateness_s=0.0)
 
 
 class _Run:
@@ -300,7 +323,8 @@ class _Run:
         shards = shards_of(blocks, rows, first=begun.rows, latest_ns=begun.latest_ns)
         committed_s = self._seconds
         with contextlib.closing(Ahead(shards, _READ_AHEAD)) as ahead:
-            done = in_order(ahead, self._worked, self._scorers.pipelines)
+            shards_and_end = itertools.chain(ahead, self._scorers.ends)
+            done = in_order(shards_and_end, self._worked, self._scorers.pipelines)
             with contextlib.closing(done):
                 for result, prepared in done:
                     for table, part in prepared.items():
@@ -349,7 +373,7 @@ class _Run:
             is_complete=self._is_complete,
         )
 
-    def _worked(self, pipeline: Pipeline, shard: Shard) -> tuple[ShardResult, dict[str, Any]]:
+    def _worked(self, pipeline: AnyPipeline, shard: Shard) -> tuple[ShardResult, dict[str, Any]]:
         result = self._scorers.score(pipeline, shard)
         tables = {"estimates": result.estimates, "decisions": result.decisions}
         prepared = {
@@ -382,7 +406,7 @@ class _Run:
 def _schemas(job: BatchJob, spec: ModelSpec, kept: Schema) -> dict[str, Schema]:
     schemas = {"estimates": estimate_schema(job, spec, kept)}
     if job.has_decisions:
-        schemas["decisions"] = decision_schema(decisions_table([]))
+        schemas["decisions"] = decision_schema(decisions_table([]), spec)
     return schemas
 
 

@@ -2,21 +2,29 @@
 
 Where nothing passes from window to window, a shard's answers depend on its rows
 alone, and shards may be scored in any order. Else shard k + 1 needs the
-pipeline's snapshot after shard k.
+pipeline's snapshot after shard k. On a grid rows wait for others, so that behind the
+last shard comes an empty one that ends the stream.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import msgspec
 import numpy as np
 
-from edge_runtime.modes.batch.job import answer_names
+from edge_runtime.modes.batch.job import (
+    answer_names,
+    quality_schema,
+    rejecting,
+    uncertain_name,
+)
 from edge_runtime.modes.batch.readers import Block
 from edge_runtime.modes.batch.readers.block import grid_of
-from edge_runtime.pipeline import Pipeline
-from edge_runtime.pipeline.records import decisions_table
+from edge_runtime.pipeline import AnyPipeline, Pipeline, TimedPipeline
+from edge_runtime.pipeline.records import decisions_table, with_quality
+from edge_runtime.quality import MASK, joined_masks
 from edge_runtime.spec import ModelSpec
 from edge_runtime.types import Decision, Estimates, Frame, Table, Windows
 
@@ -34,6 +42,7 @@ __all__ = [
 _VALUES = 1 << 21
 _MOST_ROWS = 1 << 17
 _UNIT = 1024
+_CHECKED_VALUES = 1 << 15
 _FRAME_ROWS = 8192
 _FRAME_VALUES = 65536
 
@@ -45,11 +54,13 @@ class Shard(msgspec.Struct, frozen=True, eq=False):
         first: Row of the input that it begins with.
         block: The rows.
         latest_ns: Latest time of all rows before; None at the start.
+        is_end: Whether no row comes behind it.
     """
 
     first: int
     block: Block
     latest_ns: int | None
+    is_end: bool = False
 
 
 class ShardResult(msgspec.Struct, frozen=True, eq=False):
@@ -74,17 +85,19 @@ class ShardResult(msgspec.Struct, frozen=True, eq=False):
     share: float
 
 
-def is_independent(pipeline: Pipeline, *, has_times: bool) -> bool:
+def is_independent(pipeline: AnyPipeline, *, has_times: bool) -> bool:
     """Whether the estimates of a shard depend on its own rows alone.
 
     Windows must not overlap, neither model nor features nor filters may keep
     anything, and no gap in time may move where windows begin. Smoothing and limits
-    change decisions, not estimates.
+    change decisions, not estimates, but for the reject bands that mark them.
     """
     spec, window = pipeline.spec, pipeline.spec.window
+    if isinstance(pipeline, TimedPipeline):
+        return False
     is_tumbling = window.length == window.hop and (window.length == 1 or not has_times)
     keeps = pipeline.scorer.is_stateful or spec.filters or window.pad
-    return is_tumbling and not keeps
+    return is_tumbling and not keeps and not rejecting(spec)
 
 
 def shard_rows(spec: ModelSpec, block: int) -> int:
@@ -107,6 +120,13 @@ def shards_of(
         latest_ns = _latest(block, latest_ns)
 
 
+def end_of(spec: ModelSpec, *, has_times: bool) -> Shard:
+    """Return the shard behind the last one: it has no rows, and ends the stream."""
+    samples = np.empty((0, len(spec.stream.channels)), np.float32)
+    time_ns = np.empty(0, np.int64) if has_times else None
+    return Shard(0, Block(samples, time_ns, {}, 1.0), None, is_end=True)
+
+
 def block_in_order(spec: ModelSpec, block: int) -> int:
     """Return how many windows the model can answer at once where shards go in order.
 
@@ -117,7 +137,7 @@ def block_in_order(spec: ModelSpec, block: int) -> int:
 
 
 def score_shard(
-    shard: Shard, pipeline: Pipeline, snapshot: bytes | None = None, *, model_block: int = 1
+    shard: Shard, pipeline: AnyPipeline, snapshot: bytes | None = None, *, model_block: int = 1
 ) -> ShardResult:
     """Score a shard in order; what comes out depends on the other arguments alone.
 
@@ -135,6 +155,8 @@ def score_shard(
         pipeline.restore(snapshot)
     before = pipeline.discarded
     outputs = list(pipeline.run(_frames(shard, pipeline, model_block)))
+    if shard.is_end and isinstance(pipeline, TimedPipeline):
+        outputs.append(pipeline.finish())
     estimates = [output.estimates for output in outputs if len(output.estimates)]
     decisions = [decision for output in outputs for decision in output.decisions]
     discarded = {name: n - before.get(name, 0) for name, n in pipeline.discarded.items()}
@@ -191,8 +213,16 @@ def _in_blocks(windows: Windows, pipeline: Pipeline, model_block: int) -> Estima
     tail = pipeline.score_windows(Windows(times, times, times, filled))
     parts = [pipeline.score_windows(_windows(windows, full))] if full else []
     value = np.concatenate([*(part.value for part in parts), tail.value[: count - full]])
+    stages = [part.stage for part in (*parts, tail) if part.stage is not None]
     return Estimates(
-        windows.index, windows.start_ns, windows.end_ns, value, value, None, tail.effective_id
+        windows.index,
+        windows.start_ns,
+        windows.end_ns,
+        value,
+        value,
+        None,
+        tail.effective_id,
+        stage=np.concatenate(stages)[:count] if stages else None,
     )
 
 
@@ -205,7 +235,7 @@ def _windows(windows: Windows, count: int) -> Windows:
     )
 
 
-def _frames(shard: Shard, pipeline: Pipeline, model_block: int) -> Iterator[Frame]:
+def _frames(shard: Shard, pipeline: AnyPipeline, model_block: int) -> Iterator[Frame]:
     """Yield frames that the pipeline takes in one go, and that complete whole blocks."""
     need = pipeline.spec.stream
     time_ns = shard.block.time_ns
@@ -234,7 +264,7 @@ def _result(
     return ShardResult(
         rows=len(shard.block),
         estimates=_estimate_table(shard, spec, estimates),
-        decisions=decisions_table(decisions),
+        decisions=_decision_table(spec, decisions),
         discarded=discarded,
         snapshot=snapshot,
         latest_ns=_latest(shard.block, shard.latest_ns),
@@ -247,11 +277,26 @@ def _estimate_table(shard: Shard, spec: ModelSpec, estimates: list[Estimates]) -
     columns = {
         name: _joined([getattr(one, name) for one in estimates], np.int64) for name in positions
     }
-    rows = columns["index"] - shard.first
     for label, name in enumerate(answer_names(spec)):
         columns[name] = _joined([one.value[:, label] for one in estimates], np.float64)
+    marks = [one.uncertain for one in estimates if one.uncertain is not None]
+    for name in rejecting(spec):
+        column = spec.labels.index(name)
+        columns[uncertain_name(name)] = _joined([mark[:, column] for mark in marks], np.bool_)
+    if quality_schema(spec):
+        masks = joined_masks((one.quality, len(one)) for one in estimates)
+        columns["quality"] = np.zeros(len(columns["index"]), MASK) if masks is None else masks
+    if spec.cascade:
+        stages = [one.stage for one in estimates if one.stage is not None]
+        columns["stage"] = _joined(stages, np.uint8)
+    rows = columns["index"] - shard.first
     columns |= {name: column[rows] for name, column in shard.block.kept.items()}
     return Table(columns)
+
+
+def _decision_table(spec: ModelSpec, decisions: list[Decision]) -> Table:
+    (table,) = with_quality([decisions_table(decisions)], is_wanted=bool(quality_schema(spec)))
+    return table
 
 
 def _joined(parts: list[np.ndarray], dtype: type[np.generic]) -> np.ndarray:
@@ -270,12 +315,13 @@ def _chosen(estimates: Estimates, rows: np.ndarray) -> Estimates:
         score if estimates.value is estimates.score else estimates.value[rows],
         None,
         estimates.effective_id,
+        stage=None if estimates.stage is None else estimates.stage[rows],
     )
 
 
 def _latest(block: Block, before_ns: int | None) -> int | None:
-    if block.time_ns is None:
-        return None
+    if block.time_ns is None or not len(block):
+        return before_ns
     newest_ns = int(block.time_ns.max())
     return newest_ns if before_ns is None else max(before_ns, newest_ns)
 
@@ -294,10 +340,12 @@ def _is_finite(samples: np.ndarray) -> np.ndarray | None:
     """Tell which windows have only finite values; None if all have."""
     if samples.dtype.kind != "f":
         return None
-    is_finite = np.isfinite(samples)
-    if np.count_nonzero(is_finite) == samples.size:
+    at_once = max(1, _CHECKED_VALUES // max(1, math.prod(samples.shape[1:])))
+    parts = (samples[first : first + at_once] for first in range(0, len(samples), at_once))
+    # A few at a time: what they are is read while it is in the cache.
+    if all(np.isfinite(part).all() for part in parts):
         return None
-    found: np.ndarray = np.logical_and.reduce(is_finite, axis=(1, 2))
+    found: np.ndarray = np.logical_and.reduce(np.isfinite(samples), axis=(1, 2))
     return found
 
 

@@ -87,6 +87,7 @@ class Extractor:
     Attributes:
         shape: Of one window's features.
         is_stateful: Whether answers depend on earlier windows.
+        looks_back: Whether it is quicker, or other, for windows that follow each other.
 
     Raises:
         ShapeError: A feature does not fit windows of this shape.
@@ -105,6 +106,7 @@ class Extractor:
         self._features = [_feature(spec, _pair(window), rate_hz, hop) for spec in specs]
         self._hop = hop
         self.is_stateful = any(feature.is_stateful for feature in self._features)
+        self.looks_back = not all(isinstance(feature, Pure) for feature in self._features)
 
     def __call__(self, windows: np.ndarray, *, is_fresh: bool = True) -> np.ndarray:
         """Return the features of a block of windows.

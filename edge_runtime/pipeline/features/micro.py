@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import struct
 from typing import Any
 
 import numpy as np
@@ -63,24 +64,36 @@ class MicroFrames:
     def __call__(self, windows: np.ndarray, order: Order, /) -> np.ndarray:
         """Return float32 (n, frames, 40) of windows (n, length, 1), samples in int16's range."""
         samples = _int16(windows[..., 0])
-        rows = np.empty((len(windows), self._frames, CHANNELS), np.float32)
+        rows = []
         for number, window in enumerate(samples):
-            goes_on = order is Order.FOLLOWS or (order is Order.FRESH and number > 0)
-            if goes_on and self._front is not None and self._hop is not None:
-                new = self._hear(window[self._end - self._hop : self._end])
-                frames = np.concatenate([self._recent, new])[-self._frames :]
-            else:
-                self._front = self._make()
-                frames = self._hear(window[: self._end])
-            rows[number] = self._recent = frames
-        return rows
+            follows = order is Order.FOLLOWS or (order is Order.FRESH and number > 0)
+            rows.append(self._next(window, follows=follows))
+        if len(rows) == 1:
+            return rows[0][None]
+        return np.array(rows, np.float32).reshape(-1, self._frames, CHANNELS)
+
+    def _next(self, window: np.ndarray, *, follows: bool) -> np.ndarray:
+        """Return the frames of one window, hearing only what is new in it."""
+        if follows and self._front is not None and self._hop is not None:
+            new = self._hear(window[self._end - self._hop : self._end])
+        else:
+            self._front = self._make()
+            new = self._hear(window[: self._end])
+        is_all = len(new) >= self._frames
+        heard = new if is_all else np.concatenate((self._recent, new))
+        self._recent = heard[-self._frames :]
+        return self._recent
 
     def _hear(self, samples: np.ndarray) -> np.ndarray:
         """Feed whole steps of samples and return the frames they complete."""
         audio, step = samples.tobytes(), 2 * FRAME_STEP
         hear = self._front.process_samples
-        outputs = [hear(audio[at : at + step]).features for at in range(0, len(audio), step)]
-        return np.array([frame for frame in outputs if frame], np.float32).reshape(-1, CHANNELS)
+        values: list[float] = []
+        for first in range(0, len(audio), step):
+            values += hear(audio[first : first + step]).features
+        # A third of the time that np.array takes.
+        packed = struct.pack(f"{len(values)}f", *values)
+        return np.frombuffer(packed, np.float32).reshape(-1, CHANNELS)
 
 
 def frames_of(spec: MicroFrontend, window: tuple[int, int]) -> int:

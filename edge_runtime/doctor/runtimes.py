@@ -26,8 +26,9 @@ from edge_runtime import registry
 from edge_runtime.backends import ARTEFACT_KINDS, load_session
 from edge_runtime.backends.accelerators import delegates_here, providers_here
 from edge_runtime.child import child_command, child_environment, replies
+from edge_runtime.distributions import installed_version
 from edge_runtime.errors import EdgeError, MissingExtra, ModelError
-from edge_runtime.machine import RUNTIMES, cores, installed_version, memory_mb, processor, vectors
+from edge_runtime.machine import RUNTIMES, cores, memory_mb, processor, vectors
 from edge_runtime.ports import Backend, SessionOptions
 from edge_runtime.version import __version__
 
@@ -146,7 +147,7 @@ def _ask(backend: str, accelerator: str | None, limit_s: float) -> Health:
     arguments = [backend, accelerator or ""]
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
-            child_command("edge_runtime.doctor", *arguments),
+            child_command("edge_runtime.doctor.runtimes", *arguments),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env=child_environment(),
