@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import os
+import secrets
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from edge_cloud.asking import ask
 from edge_cloud.config import CloudConfig, load_cloud
+from edge_cloud.devices import device_rows
+from edge_cloud.identity.cli import add_device_verbs, add_identity
+from edge_cloud.importing import import_frames
+from edge_cloud.ingest import Member, replay
 from edge_cloud.jobs import Jobs
 from edge_cloud.labels import Labels
+from edge_cloud.poison import Poison
 from edge_cloud.registry import Registry
 from edge_cloud.rescore import OnShard, rescore
 from edge_cloud.service import ROLES, CloudService, Role, streams_of
 from edge_cloud.signing import SigningKey, sign_base
 from edge_cloud.store import Store
+from edge_cloud.verbs import Run, Verbs, tell, verb, with_config
 from edge_runtime.bundle import load_bundle
+from edge_runtime.cli.progress import Steps
+from edge_runtime.clock import SystemClock
 from edge_runtime.errors import ConfigError
 from edge_runtime.sync.messages import Signed
+from edge_runtime.sync.paho import PahoTransport
+from edge_runtime.sync.topics import Topics
+from edge_runtime.types import check_name
 
 __all__ = ["Cloud"]
 
-_Run = Callable[[argparse.Namespace], int]
+_INCONCLUSIVE = 4
 
 
 class Cloud:
@@ -38,43 +54,42 @@ class Cloud:
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the verbs below ``cloud``."""
         verbs = parser.add_subparsers(required=True, metavar="VERB")
-        for add in (_add_roles, _add_rescore, _add_publish, _add_keys, _add_labels, _add_care):
+        for add in (
+            _add_roles,
+            _add_rescore,
+            _add_publish,
+            _add_keys,
+            _add_labels,
+            _add_care,
+            _add_poison,
+            _add_ask,
+            add_identity,
+        ):
             add(verbs)
 
     def run(self, args: argparse.Namespace) -> int:
         """Do what the verb says."""
-        verb: _Run = args.verb
-        return verb(args)
+        run: Run = args.verb
+        return run(args)
 
 
-_Verbs = Any  # argparse's type for this is private
-
-
-def _verb(verbs: _Verbs, name: str, text: str, example: str, run: _Run) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name,
-        help=text,
-        description=text,
-        epilog=f"example:\n  edge-runtime cloud {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _add_roles(verbs: Verbs) -> None:
+    with_config(verb(verbs, "up", "run all roles until Ctrl-C", "up cloud.yaml", _up(ROLES)))
+    ingest = with_config(
+        verb(verbs, "ingest", "take rows until Ctrl-C", "ingest cloud.yaml", _ingest)
     )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.set_defaults(verb=run)
-    return parser
-
-
-def _with_config(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("config", type=Path, help="cloud YAML")
-    return parser
-
-
-def _add_roles(verbs: _Verbs) -> None:
-    _with_config(_verb(verbs, "up", "run all roles until Ctrl-C", "up cloud.yaml", _up(ROLES)))
-    _with_config(
-        _verb(verbs, "ingest", "take rows until Ctrl-C", "ingest cloud.yaml", _up(("ingest",)))
+    ingest.add_argument(
+        "--member",
+        type=int,
+        metavar="N",
+        help="be number N of several that share the rows, each under a number of its own;"
+        " ends with its standard input",
     )
-    _with_config(
-        _verb(
+    ingest.add_argument(
+        "--alone", action="store_true", help="with --member: take all rows, share nothing"
+    )
+    with_config(
+        verb(
             verbs,
             "registry",
             "send jobs and archives until Ctrl-C",
@@ -82,15 +97,24 @@ def _add_roles(verbs: _Verbs) -> None:
             _up(("registry",)),
         )
     )
-    refresh = _with_config(
-        _verb(verbs, "refresh", "compute layers until Ctrl-C", "refresh cloud.yaml", _refresh)
+    with_config(
+        verb(
+            verbs,
+            "identity",
+            "sign certificates for devices until Ctrl-C",
+            "identity cloud.yaml",
+            _up(("identity",)),
+        )
+    )
+    refresh = with_config(
+        verb(verbs, "refresh", "compute layers until Ctrl-C", "refresh cloud.yaml", _refresh)
     )
     refresh.add_argument("--once", action="store_true", help="do what is due, then end")
 
 
-def _add_rescore(verbs: _Verbs) -> None:
-    parser = _with_config(
-        _verb(
+def _add_rescore(verbs: Verbs) -> None:
+    parser = with_config(
+        verb(
             verbs,
             "rescore",
             "score everything received with one base; goes on where it stopped",
@@ -104,9 +128,9 @@ def _add_rescore(verbs: _Verbs) -> None:
     parser.add_argument("--workers", type=int, default=2, help="threads (default 2)")
 
 
-def _add_publish(verbs: _Verbs) -> None:
-    parser = _with_config(
-        _verb(
+def _add_publish(verbs: Verbs) -> None:
+    parser = with_config(
+        verb(
             verbs,
             "publish",
             "sign a base, keep it, and offer it to devices",
@@ -125,9 +149,9 @@ def _add_publish(verbs: _Verbs) -> None:
     parser.add_argument("--alias", help="also call it name@ALIAS")
 
 
-def _add_keys(verbs: _Verbs) -> None:
+def _add_keys(verbs: Verbs) -> None:
     keys = verbs.add_parser("keys", help="make keys", description="make keys")
-    parser = _verb(
+    parser = verb(
         keys.add_subparsers(required=True, metavar="VERB"),
         "new",
         "write a new private key (0600) and PATH.pub",
@@ -137,53 +161,137 @@ def _add_keys(verbs: _Verbs) -> None:
     parser.add_argument("path", type=Path, help="where to; an existing file is kept")
 
 
-def _add_labels(verbs: _Verbs) -> None:
+def _add_labels(verbs: Verbs) -> None:
     labels = verbs.add_parser("labels", help="import labels", description="import labels")
-    parser = _verb(
+    parser = verb(
         labels.add_subparsers(required=True, metavar="VERB"),
         "import",
         "add labels from a CSV file; adding them again changes nothing",
         "labels import cloud.yaml labels.csv",
         _import_labels,
     )
-    _with_config(parser)
+    with_config(parser)
     parser.add_argument("file", type=Path, help="device,stream,time_ns,value,known_at_ns")
 
 
-def _add_care(verbs: _Verbs) -> None:
-    _with_config(
-        _verb(verbs, "status", "show what is stored and sent", "status cloud.yaml", _status)
+def _add_care(verbs: Verbs) -> None:
+    importing = with_config(
+        verb(
+            verbs,
+            "import",
+            "take the rows of a file that `outbox export --format frames` wrote; "
+            "taking them again changes nothing",
+            "import cloud.yaml pump-1.frames",
+            _import,
+        )
     )
-    compact = _with_config(
-        _verb(verbs, "compact", "merge small segments", "compact cloud.yaml --by month", _compact)
+    importing.add_argument("file", type=Path, help="frames of one device or of several")
+    with_config(verb(verbs, "status", "show what is stored and sent", "status cloud.yaml", _status))
+    compact = with_config(
+        verb(verbs, "compact", "merge small segments", "compact cloud.yaml --by month", _compact)
     )
     compact.add_argument("--by", choices=("day", "month"), default="day", help="one file for each")
     devices = verbs.add_parser("devices", help="look after devices", description="devices")
-    delete = _verb(
-        devices.add_subparsers(required=True, metavar="VERB"),
+    of_devices = devices.add_subparsers(required=True, metavar="VERB")
+    add_device_verbs(of_devices)
+    with_config(
+        verb(
+            of_devices,
+            "usage",
+            "show what every device sent, lost, and was held back for",
+            "devices usage cloud.yaml",
+            _usage,
+        )
+    )
+    delete = verb(
+        of_devices,
         "delete",
         "delete everything a device ever sent",
         "devices delete cloud.yaml pump-1 --yes",
         _delete,
     )
-    _with_config(delete)
+    with_config(delete)
     delete.add_argument("device", help="device id")
     delete.add_argument("--yes", action="store_true", help="do it; without it nothing is deleted")
+
+
+def _add_poison(verbs: Verbs) -> None:
+    poison = verbs.add_parser(
+        "poison", help="look after what could not be read", description="messages set aside"
+    )
+    below = poison.add_subparsers(required=True, metavar="VERB")
+    with_config(verb(below, "ls", "show what was set aside", "poison ls cloud.yaml", _poison_ls))
+    for name, text, run in (
+        ("show", "show one in full, in hex", _poison_show),
+        ("replay", "take it as if it came now; what is stored is no more set aside", _replay),
+        ("drop", "forget it", _poison_drop),
+    ):
+        parser = with_config(
+            verb(below, name, text, f"poison {name} cloud.yaml pump-1-0123456789ab", run)
+        )
+        parser.add_argument("name", nargs=1 if name == "show" else "+", help="as ls shows it")
+
+
+def _add_ask(verbs: Verbs) -> None:
+    parser = with_config(
+        verb(
+            verbs,
+            "ask",
+            "ask a device something: status, outbox, log-level",
+            "ask cloud.yaml pump-1 log-level level=debug",
+            _ask,
+        )
+    )
+    parser.add_argument("device", help="device id")
+    parser.add_argument(
+        "asked", metavar="command", help="what to do; the device refuses what it does not know"
+    )
+    parser.add_argument("option", nargs="*", help="NAME=VALUE of the command")
+    parser.add_argument(
+        "--timeout-s", type=float, default=10.0, help="how long to wait (default 10)"
+    )
 
 
 # --- roles ------------------------------------------------------------------------
 
 
-def _up(roles: Sequence[Role]) -> _Run:
+def _up(roles: Sequence[Role]) -> Run:
     def run(args: argparse.Namespace) -> int:
-        service = CloudService(load_cloud(args.config), roles=roles)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: service.end())
-        sys.stderr.write(f"{', '.join(roles)} running; Ctrl-C ends.\n")
-        service.run()
-        return 0
+        command = partial(_member_command, args.config)
+        service = CloudService(load_cloud(args.config), roles=roles, member_command=command)
+        return _run(service, ", ".join(roles))
 
     return run
+
+
+def _run(service: CloudService, what: str) -> int:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: service.end())
+    sys.stderr.write(f"{what} running; Ctrl-C ends.\n")
+    service.run()
+    return 0
+
+
+def _member_command(config: Path, member: Member) -> list[str]:
+    words = [sys.executable, "-m", "edge_runtime.cli", "cloud", "ingest", str(config)]
+    return [*words, "--member", str(member.number), *([] if member.is_sharing else ["--alone"])]
+
+
+def _ingest(args: argparse.Namespace) -> int:
+    roles: tuple[Role, ...] = ("ingest",)
+    if args.member is None:
+        return _up(roles)(args)
+    member = Member(args.member, is_sharing=not args.alone)
+    service = CloudService(load_cloud(args.config), roles=roles, member=member)
+    threading.Thread(target=_end_with_input, args=(service,), daemon=True).start()
+    return _run(service, f"ingest {member.number}")
+
+
+def _end_with_input(service: CloudService) -> None:
+    """Whoever started this process holds the other end, and lets go of it when it ends."""
+    while os.read(0, 4096):
+        pass
+    service.end()
 
 
 def _refresh(args: argparse.Namespace) -> int:
@@ -195,7 +303,7 @@ def _refresh(args: argparse.Namespace) -> int:
         made = service.refresh_once()
     finally:
         service.stop()
-    return _tell(args, {"jobs": made}, f"{made} jobs are ready")
+    return tell(args, {"jobs": made}, f"{made} jobs are ready")
 
 
 def _rescore(args: argparse.Namespace) -> int:
@@ -220,7 +328,7 @@ def _rescore(args: argparse.Namespace) -> int:
         )
     left_out = "".join(f"; {n} left out: {why}" for why, n in report.left_out.items())
     text = f"{report.rows} rows in {report.shards - report.resumed} shards{left_out}"
-    return _tell(args, report, text)
+    return tell(args, report, text)
 
 
 # --- a person's verbs -----------------------------------------------------------------
@@ -244,13 +352,13 @@ def _publish(args: argparse.Namespace) -> int:
         registry.set_alias(entry.name, args.alias, entry.digest)
     made = jobs.publish(registry, entry.digest, args.device)
     text = f"{bundle.ref} is {entry.digest[:16]}; {len(made)} jobs made"
-    return _tell(args, {"digest": entry.digest, "seq": entry.seq, "jobs": made}, text)
+    return tell(args, {"digest": entry.digest, "seq": entry.seq, "jobs": made}, text)
 
 
 def _new_key(args: argparse.Namespace) -> int:
     key = SigningKey.generate()
     key.save(args.path)
-    return _tell(args, {"public": key.public.hex()}, f"public key {key.public.hex()}")
+    return tell(args, {"public": key.public.hex()}, f"public key {key.public.hex()}")
 
 
 def _import_labels(args: argparse.Namespace) -> int:
@@ -260,7 +368,7 @@ def _import_labels(args: argparse.Namespace) -> int:
     missing = labels.without_row()
     text = "".join(f"\n{n} labels of {name} have no row yet" for name, n in missing.items())
     result = {"added": added, "labels_without_row": missing}
-    return _tell(args, result, f"{added} labels added{text}")
+    return tell(args, result, f"{added} labels added{text}")
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -276,12 +384,27 @@ def _status(args: argparse.Namespace) -> int:
         lines.append(f"{life.device}: {state}; {bases}")
     lines += [f"jobs {name}: {n}" for name, n in sorted(status.jobs.items())]
     lines += [f"{n} labels of {name} have no row" for name, n in status.labels_without_row.items()]
-    return _tell(args, status, "\n".join(lines))
+    return tell(args, status, "\n".join(lines))
+
+
+def _import(args: argparse.Namespace) -> int:
+    store = _store(load_cloud(args.config))
+    steps = Steps(quiet_s=2.0)
+    try:
+        taken = import_frames(store, args.file, steps.tell)
+    finally:
+        steps.end()
+        store.close()
+    text = f"{taken.rows} new rows and gaps of {taken.gap_rows} in {taken.frames} frames"
+    for name in taken.missing_before:
+        text += f"\n{name}: rows before these are missing; they are taken when those are here"
+    tell(args, taken, text)
+    return 1 if taken.missing_before else 0
 
 
 def _compact(args: argparse.Namespace) -> int:
     gone = _store(load_cloud(args.config)).compact(by=args.by)
-    return _tell(args, {"files_merged_away": gone}, f"{gone} files merged away")
+    return tell(args, {"files_merged_away": gone}, f"{gone} files merged away")
 
 
 def _delete(args: argparse.Namespace) -> int:
@@ -292,7 +415,75 @@ def _delete(args: argparse.Namespace) -> int:
             remedy="There is no way back; say --yes if that is meant.",
         )
     rows = _store(load_cloud(args.config)).delete_device(args.device)
-    return _tell(args, {"rows": rows}, f"{rows} rows deleted")
+    return tell(args, {"rows": rows}, f"{rows} rows deleted")
+
+
+def _usage(args: argparse.Namespace) -> int:
+    found = device_rows(_store(load_cloud(args.config)))
+    lines = [
+        f"{one.device}: {'online' if one.is_online else 'offline'}, {one.rows} rows,"
+        f" {one.lost_rows} lost, {one.quota_delays} times over its quota"
+        for one in found
+    ]
+    return tell(args, found, "\n".join(lines) or "no device yet")
+
+
+def _poison_ls(args: argparse.Namespace) -> int:
+    entries = Poison(_store(load_cloud(args.config)).folder).entries()
+    lines = [f"{one.name}  {one.bytes} bytes  {one.topic}\n  {one.why}" for one in entries]
+    return tell(args, entries, "\n".join(lines) or "nothing was set aside")
+
+
+def _poison_show(args: argparse.Namespace) -> int:
+    message = Poison(_store(load_cloud(args.config)).folder).message(args.name[0])
+    result = {"topic": message.topic, "payload": message.payload.hex()}
+    return tell(args, result, f"{message.topic}\n{message.payload.hex(' ')}")
+
+
+def _poison_drop(args: argparse.Namespace) -> int:
+    poison = Poison(_store(load_cloud(args.config)).folder)
+    for name in args.name:
+        poison.drop(name)
+    return tell(args, {"dropped": args.name}, f"{len(args.name)} dropped")
+
+
+def _replay(args: argparse.Namespace) -> int:
+    config = load_cloud(args.config)
+    outcome = replay(_store(config), args.name, Topics(config.root))
+    lines = [f"{name}: {why or 'taken'}" for name, why in outcome.items()]
+    tell(args, outcome, "\n".join(lines))
+    return 1 if any(outcome.values()) else 0
+
+
+def _ask(args: argparse.Namespace) -> int:
+    config = load_cloud(args.config)
+    clock = SystemClock()
+    transport = PahoTransport(config.broker, f"cloud-ask-{secrets.token_hex(4)}", clock)
+    if sys.stderr.isatty():
+        sys.stderr.write(f"asking {args.device}, for {args.timeout_s:g} s at most …\n")
+    answer = ask(
+        transport,
+        check_name(args.device, "device"),
+        check_name(args.asked, "command"),
+        dict(map(_option, args.option)),
+        timeout_s=args.timeout_s,
+        clock=clock,
+        topics=Topics(config.root),
+    )
+    if answer is None:
+        text = f"{args.device} did not answer within {args.timeout_s:g} s"
+        tell(args, {"state": "silent", "device": args.device}, text)
+        return _INCONCLUSIVE
+    result = msgspec.yaml.encode(answer.result).decode() if answer.result else answer.state
+    tell(args, answer, answer.reason or result.rstrip())
+    return 0 if answer.state == "done" else 1
+
+
+def _option(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"option {text!r} has no value", expected="NAME=VALUE")
+    return check_name(name, "option"), value
 
 
 def _store(config: CloudConfig) -> Store:
@@ -312,12 +503,6 @@ def _read_signed(path: Path) -> Signed:
             remedy="Sign the bundle again.",
         ) from error
     return signed
-
-
-def _tell(args: argparse.Namespace, result: object, text: str) -> int:
-    encoded = msgspec.json.encode(result).decode()
-    sys.stdout.write((encoded if args.json else text) + "\n")
-    return 0
 
 
 class _Progress:

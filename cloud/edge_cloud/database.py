@@ -81,6 +81,25 @@ _MIGRATIONS: tuple[str, ...] = (
         rows INTEGER NOT NULL, reason TEXT NOT NULL, made_ns INTEGER NOT NULL,
         PRIMARY KEY (segment, bundle)) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE device (
+        device TEXT PRIMARY KEY, serial TEXT NOT NULL, state TEXT NOT NULL,
+        changed_ns INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE claim (
+        digest TEXT PRIMARY KEY, device TEXT NOT NULL, serial TEXT NOT NULL,
+        expires_ns INTEGER NOT NULL, key TEXT) WITHOUT ROWID;
+    CREATE TABLE certificate (
+        number TEXT PRIMARY KEY, device TEXT NOT NULL, not_after_ns INTEGER NOT NULL,
+        revoked_ns INTEGER) WITHOUT ROWID;
+    CREATE INDEX certificate_of ON certificate (device);
+    """,
+    """
+    ALTER TABLE job ADD COLUMN beyond BLOB;
+    CREATE TABLE header (
+        device TEXT NOT NULL, incarnation INTEGER NOT NULL, epoch INTEGER NOT NULL,
+        stream TEXT NOT NULL, seq0 INTEGER NOT NULL, n INTEGER NOT NULL, beyond BLOB NOT NULL,
+        PRIMARY KEY (device, incarnation, epoch, stream, seq0)) WITHOUT ROWID;
+    """,
 )
 
 VERSION = len(_MIGRATIONS)

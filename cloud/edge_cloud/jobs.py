@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -25,7 +25,7 @@ from edge_cloud.store import Store, bump
 from edge_runtime.clock import SystemClock
 from edge_runtime.errors import ConfigError
 from edge_runtime.ports import Clock
-from edge_runtime.sync.messages import Job, JobReport, Life, Signed
+from edge_runtime.sync.messages import Job, JobReport, Life, Signed, encode, unknown_fields
 
 __all__ = ["ENDED", "JobKind", "JobRow", "Jobs"]
 
@@ -34,6 +34,7 @@ JobKind = Literal["base", "layers"]
 ENDED = ("committed", "refused", "rolled_back", "superseded", "silent")
 """States that are never left, except that a device may still report on a superseded job."""
 
+_NOTHING: Mapping[str, object] = {}
 _REPORTED_ENDS = ("committed", "refused", "rolled_back")
 _OPEN = f"state NOT IN ({','.join(repr(state) for state in ENDED)})"
 
@@ -208,10 +209,16 @@ class Jobs:
 
     # --- what devices say -------------------------------------------------------------
 
-    def note_report(self, report: JobReport) -> JobRow | None:
+    def note_report(
+        self, report: JobReport, beyond: Mapping[str, object] = _NOTHING
+    ) -> JobRow | None:
         """Store a device's report; return the job, or None for one that is unknown.
 
         The first end is kept: a report that comes again changes nothing.
+
+        Args:
+            report: What the device says.
+            beyond: Its fields that this version does not know; they are kept.
         """
         row = self.get(report.id)
         if row is None or row.job.device != report.device or row.state in _REPORTED_ENDS:
@@ -220,14 +227,15 @@ class Jobs:
             return row
         with self._database.transaction(is_durable=False) as connection:
             connection.execute(
-                "UPDATE job SET state=?, reason=?, effective=?, measured=?, changed_ns=?"
-                " WHERE id=?",
+                "UPDATE job SET state=?, reason=?, effective=?, measured=?, changed_ns=?,"
+                " beyond=? WHERE id=?",
                 (
                     report.state,
                     report.reason,
                     report.effective,
                     msgspec.json.encode(report.measured).decode(),
                     self._clock.now_ns(),
+                    msgspec.msgpack.encode(beyond) if beyond else None,
                     report.id,
                 ),
             )
@@ -237,8 +245,13 @@ class Jobs:
                 bump(connection, f"updates_{report.state}_total", _first_word(report.reason))
         return self.get(report.id)
 
-    def note_life(self, life: Life) -> bool:
-        """Store who is there and what runs; False for a will older than the last birth."""
+    def note_life(self, life: Life, beyond: Mapping[str, object] = _NOTHING) -> bool:
+        """Store who is there and what runs; False for a will older than the last birth.
+
+        Args:
+            life: What the device says.
+            beyond: Its fields that this version does not know; they are kept.
+        """
         known = self.life(life.device)
         is_same = known is not None and known.incarnation == life.incarnation
         if known is not None and is_same and not life.is_online and life.epoch < known.epoch:
@@ -246,13 +259,14 @@ class Jobs:
         if known is not None and is_same and not life.is_online:
             # A will was written when the link came up; what runs may have changed since.
             life = msgspec.structs.replace(life, base=known.base, effective=known.effective)
-        if life == known:
+        payload = encode(life, beyond=beyond)
+        if payload == self.life_payload(life.device):
             return True
         with self._database.transaction(is_durable=False) as connection:
             connection.execute(
                 "INSERT INTO life VALUES (?,?,?) ON CONFLICT (device) DO UPDATE"
                 " SET payload = excluded.payload, received_ns = excluded.received_ns",
-                (life.device, msgspec.msgpack.encode(life), self._clock.now_ns()),
+                (life.device, payload, self._clock.now_ns()),
             )
         return True
 
@@ -300,8 +314,13 @@ class Jobs:
 
     def life(self, device: str) -> Life | None:
         """Return what a device last said about itself."""
+        payload = self.life_payload(device)
+        return None if payload is None else msgspec.msgpack.decode(payload, type=Life)
+
+    def life_payload(self, device: str) -> bytes | None:
+        """Return the same as it is stored, with the fields that this version does not know."""
         rows = self._database.rows("SELECT payload FROM life WHERE device=?", (device,))
-        return msgspec.msgpack.decode(rows[0][0], type=Life) if rows else None
+        return rows[0][0] if rows else None
 
     def lives(self) -> list[Life]:
         """Return what every device last said about itself."""
@@ -354,7 +373,7 @@ def _set_base(connection: sqlite3.Connection, row: JobRow) -> None:
         life = msgspec.structs.replace(life, base=life.base | {row.job.stream: row.requires})
         connection.execute(
             "UPDATE life SET payload=? WHERE device=?",
-            (msgspec.msgpack.encode(life), row.job.device),
+            (encode(life, beyond=unknown_fields(payload, Life)), row.job.device),
         )
 
 

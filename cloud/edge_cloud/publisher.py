@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -19,7 +19,15 @@ from edge_cloud.registry import Registry
 from edge_runtime.clock import SystemClock
 from edge_runtime.errors import WireError
 from edge_runtime.ports import Clock, Message
-from edge_runtime.sync.messages import BlobChunk, BlobRequest, JobReport, Life, decode, encode
+from edge_runtime.sync.messages import (
+    BlobChunk,
+    BlobRequest,
+    JobReport,
+    Life,
+    decode,
+    encode,
+    unknown_fields,
+)
 from edge_runtime.sync.topics import Address, Topics
 from edge_runtime.update.trust import CHUNK_BYTES
 
@@ -100,18 +108,18 @@ class Publisher:
             case "life":
                 life = decode(payload, Life)
                 _check_sender(life.device, address)
-                self._note_life(life)
+                self._note_life(life, unknown_fields(payload, Life))
             case "job":
                 report = decode(payload, JobReport)
                 _check_sender(report.device, address)
-                self._note_report(report)
+                self._note_report(report, unknown_fields(payload, JobReport))
             case "blob":
                 request = decode(payload, BlobRequest)
                 _check_sender(request.device, address)
                 self._note_request(request)
 
-    def _note_life(self, life: Life) -> None:
-        if not self._jobs.note_life(life):
+    def _note_life(self, life: Life, beyond: Mapping[str, object]) -> None:
+        if not self._jobs.note_life(life, beyond):
             return
         if life.is_online:
             for row in self._jobs.open_jobs():
@@ -119,8 +127,8 @@ class Publisher:
                     self._sent.pop(row.job.id, None)
         self._on_changed()
 
-    def _note_report(self, report: JobReport) -> None:
-        row = self._jobs.note_report(report)
+    def _note_report(self, report: JobReport, beyond: Mapping[str, object]) -> None:
+        row = self._jobs.note_report(report, beyond)
         if row is None:
             log.warning("jobs.report_unknown", extra={"job": report.id, "device": report.device})
             return

@@ -153,6 +153,8 @@ class Refresher:
         if config is None or extent is None:
             return 0
         bundle = self._registry.bundle(base)
+        if self._has_cascade(bundle):
+            return 0
         boundary_ns = _newest_boundary(extent, bundle, config)
         if boundary_ns is None or boundary_ns <= self._last_boundary(device, stream, base):
             return 0
@@ -168,6 +170,14 @@ class Refresher:
             self._unknown.add(base)
             log.warning("refresh.base_unknown", extra={"base": base})
         return None if line is None else self._configs.get(line)
+
+    def _has_cascade(self, bundle: Bundle) -> bool:
+        """Whether rows are answers of several models, none of which can be refitted on them."""
+        has_cascade = bool(bundle.spec.cascade)
+        if has_cascade and bundle.digest not in self._unknown:
+            self._unknown.add(bundle.digest)
+            log.warning("refresh.base_has_cascade", extra={"base": bundle.digest})
+        return has_cascade
 
     def _last_boundary(self, device: str, stream: str, base: str) -> int:
         rows = self._store.database.rows(
@@ -228,6 +238,8 @@ class Refresher:
         if config is None or extent is None:
             return None
         bundle = self._registry.bundle(row.requires)
+        if self._has_cascade(bundle):
+            return None
         boundary_ns = _newest_boundary(extent, bundle, config)
         if boundary_ns is None:
             return None

@@ -18,13 +18,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from edge_cloud.revisions import not_retracted
 from edge_cloud.segments import encode_segment, read_segment, write_durably
 from edge_cloud.store import Segment, Store
 from edge_runtime.backends import open_pipeline
 from edge_runtime.bundle import Bundle
 from edge_runtime.clock import SystemClock
 from edge_runtime.errors import EdgeError
-from edge_runtime.pipeline import Pipeline
+from edge_runtime.pipeline import AnyPipeline
 from edge_runtime.ports import Choice, Clock
 from edge_runtime.types import Table, Windows
 
@@ -32,7 +33,7 @@ __all__ = ["RescoreReport", "ShardResult", "rescore", "score_shard"]
 
 log = logging.getLogger(__name__)
 
-_KEPT = ("device", "incarnation", "epoch", "seq", "index", "start_ns", "end_ns")
+_KEPT = ("device", "incarnation", "epoch", "seq", "index", "start_ns", "end_ns", "quality")
 
 OnShard = Callable[[int, int], None]
 """Called with shards done and shards in all."""
@@ -78,9 +79,10 @@ def score_shard(
     """Score one segment's windows and write the result durably.
 
     The result has the rows' identity, ``index``, ``start_ns``, ``end_ns``,
-    ``score`` and ``value`` (n, k) float64, ``effective_id`` and ``tier``
-    ``cloud``: byte-equal to a device's scores on the same machine, artefact and
-    backend. Doing it again, or twice at once, writes the same file.
+    ``quality`` if the segment has it, ``score`` and ``value`` (n, k) float64,
+    ``effective_id`` and ``tier`` ``cloud``: byte-equal to a device's scores on the
+    same machine, artefact and backend. Doing it again, or twice at once, writes the
+    same file.
 
     Args:
         segment: A Parquet file of the store. Rows that were uploaded as
@@ -93,7 +95,8 @@ def score_shard(
         StoreError: The segment or the disk fails.
         ModelError: The model fails.
     """
-    table = read_segment(segment, [*_KEPT, "inputs"])
+    table = not_retracted(read_segment(segment, [*_KEPT, "inputs", "is_retracted"]))
+    table.columns.pop("is_retracted", None)
     reason = _why_not(table, bundle)
     if reason:
         return ShardResult("", 0, reason)
@@ -215,13 +218,13 @@ class _Loaded(threading.local):
     """One loaded base per thread: sessions are not thread-safe."""
 
     key: tuple[str, str | None] = ("", None)
-    pipeline: Pipeline | None = None
+    pipeline: AnyPipeline | None = None
 
 
 _loaded = _Loaded()
 
 
-def _own_pipeline(bundle: Bundle, backend: str | None) -> Pipeline:
+def _own_pipeline(bundle: Bundle, backend: str | None) -> AnyPipeline:
     key = (bundle.digest, backend)
     if _loaded.pipeline is None or _loaded.key != key:
         _loaded.pipeline, _loaded.key = open_pipeline(bundle, Choice(backend=backend)), key

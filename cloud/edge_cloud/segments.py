@@ -1,8 +1,11 @@
-"""Segments: rows of one device and stream as one Parquet file, durable before named.
+"""Segments: rows of one device and stream in a Parquet file, durable before named.
 
 Columns keep the names and dtypes of the rows. A column with further axes is a
 fixed-size list whose shape stands in the field's metadata. Identity columns
 (`IDENTITY`) are added by the store.
+
+Small segments that come together share a file: ``x@40+10.parquet`` is not a file but
+rows 40 to 50 (exclusive) of ``x.parquet``.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_runtime.errors import MissingExtra, StoreError
+from edge_runtime.pipeline import with_quality
 from edge_runtime.types import Table
 
 if TYPE_CHECKING:
@@ -28,7 +32,9 @@ __all__ = [
     "IDENTITY",
     "concatenate",
     "encode_segment",
+    "file_of",
     "read_segment",
+    "shared_part",
     "sync_folders",
     "write_durably",
 ]
@@ -37,6 +43,8 @@ IDENTITY = ("device", "incarnation", "epoch", "seq", "_received_ns")
 """Columns that the store adds to every row."""
 
 _SHAPE = b"shape"
+_DEFAULTS: dict[str, np.generic] = {"revision": np.int64(0), "is_retracted": np.bool_(False)}
+"""Columns that rows may lack, and what their absence means."""
 
 
 def encode_segment(table: Table) -> bytes:
@@ -67,14 +75,15 @@ def read_segment(path: Path, columns: Sequence[str] | None = None) -> Table:
         StoreError: It is no sound segment.
     """
     pq = _parquet()
-    content = path.read_bytes()
+    content = file_of(path).read_bytes()
     try:
         import pyarrow as pa
 
         file = pq.ParquetFile(pa.BufferReader(content))
         names = file.schema_arrow.names
         wanted = names if columns is None else [name for name in columns if name in names]
-        return from_arrow(file.read(wanted, use_threads=False))
+        whole = file.read(wanted, use_threads=False)
+        return from_arrow(whole.slice(*_span(path, whole.num_rows)))
     except (OSError, ValueError) as error:
         raise StoreError(
             f"the segment cannot be read: {error}",
@@ -82,6 +91,26 @@ def read_segment(path: Path, columns: Sequence[str] | None = None) -> Table:
             expected="a Parquet file that the store wrote",
             remedy="Restore it from a backup.",
         ) from error
+
+
+def shared_part(file: Path, first: int, n: int) -> Path:
+    """Name ``n`` rows of a file that several segments share."""
+    return file.with_name(f"{file.stem}@{first}+{n}.parquet")
+
+
+def file_of(path: Path) -> Path:
+    """Return the file in which a segment lies."""
+    file, is_part, _ = path.stem.partition("@")
+    return path.with_name(f"{file}.parquet") if is_part else path
+
+
+def _span(path: Path, rows: int) -> tuple[int, int]:
+    """Return the first row of a segment in its file, and how many there are."""
+    _, is_part, span = path.stem.partition("@")
+    if not is_part:
+        return 0, rows
+    first, _, n = span.partition("+")
+    return int(first), int(n)
 
 
 def to_arrow(table: Table) -> pa.Table:
@@ -108,6 +137,8 @@ def from_arrow(table: pa.Table) -> Table:
 def concatenate(tables: Sequence[Table], columns: Sequence[str] | None = None) -> Table:
     """Join rows of several segments.
 
+    Segments in which nothing is suspect have no ``quality``: it is 0 there.
+
     Args:
         tables: At least one.
         columns: Which; None takes those that every table has in one shape.
@@ -115,6 +146,7 @@ def concatenate(tables: Sequence[Table], columns: Sequence[str] | None = None) -
     Raises:
         StoreError: A named column is missing in a table or has several shapes.
     """
+    tables = with_quality(_completed(tables), is_wanted="quality" in (columns or ()))
     if columns is None:
         names = [name for name in tables[0].columns if _is_in_all(name, tables)]
     else:
@@ -183,6 +215,19 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _completed(tables: Sequence[Table]) -> Sequence[Table]:
+    """Give all tables the columns that rows have only where they say something."""
+    for name, default in _DEFAULTS.items():
+        has = [name in table.columns for table in tables]
+        if any(has) and not all(has):
+            tables = [_with_column(table, name, default) for table in tables]
+    return tables
+
+
+def _with_column(table: Table, name: str, default: np.generic) -> Table:
+    return Table({name: np.full(len(table), default), **table.columns})
 
 
 def _is_in_all(name: str, tables: Sequence[Table]) -> bool:

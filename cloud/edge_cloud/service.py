@@ -1,9 +1,10 @@
 """A running cloud: the roles in threads of one process, or some of them alone.
 
-Threads: ``network`` receives, stores and acknowledges; ``registry`` sends jobs
-and archives; ``refresh`` computes layers; ``house`` compacts, expires and
-rescores. State lives in the store alone, so any role may be killed at any
-time, and roles may run as processes of their own.
+Threads: ``network`` receives, stores and acknowledges, or ``members`` looks after
+the processes that do; ``registry`` sends jobs and archives; ``refresh`` computes
+layers; ``identity`` signs certificates; ``house`` compacts, expires and rescores.
+State lives in the store alone, so any role may be killed at any time, and roles may
+run as processes of their own.
 """
 
 from __future__ import annotations
@@ -11,15 +12,21 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Literal, get_args
 
 import msgspec
 
-from edge_cloud.config import CloudConfig
-from edge_cloud.ingest import Ingest, IngestStats, Router
+from edge_cloud.config import CloudConfig, IdentityConfig
+from edge_cloud.identity.authority import Authority
+from edge_cloud.identity.devices import Devices
+from edge_cloud.identity.enrolment import Enrolment
+from edge_cloud.identity.server import EnrolmentServer
+from edge_cloud.ingest import Ingest, IngestStats, Member, Router
 from edge_cloud.jobs import Jobs
 from edge_cloud.labels import Labels
+from edge_cloud.members import Members
 from edge_cloud.publisher import Publisher
 from edge_cloud.refresher import Refresher, RefreshRow, read_history
 from edge_cloud.registry import Registry
@@ -28,7 +35,10 @@ from edge_cloud.signing import SigningKey
 from edge_cloud.store import Store, StoreStatus
 from edge_runtime.bundle import load_bundle
 from edge_runtime.clock import SystemClock
+from edge_runtime.config import SyncConfig
+from edge_runtime.config.hosts import is_loopback
 from edge_runtime.errors import EdgeError, StoreError, WireError
+from edge_runtime.modes.schedule import History, Job, Scheduler
 from edge_runtime.ports import Clock, Transport
 from edge_runtime.sync.messages import Life
 from edge_runtime.sync.topics import Address, Topics
@@ -37,7 +47,7 @@ __all__ = ["ROLES", "CloudService", "CloudStatus", "Role", "TransportFactory", "
 
 log = logging.getLogger(__name__)
 
-Role = Literal["ingest", "registry", "refresh", "rescore"]
+Role = Literal["ingest", "registry", "refresh", "rescore", "identity"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 """Every role; `CloudService` runs all of them unless told otherwise."""
@@ -86,6 +96,11 @@ class CloudService:
         transport_factory: Makes links to the broker; None uses MQTT as configured.
         clock: Wall and monotonic time.
         roles: Which to run.
+        member: Which of several ingesters this process is; None for the only one.
+        member_command: Command line of such a process; without it rows are taken here,
+            whatever the configuration says.
+        at_step: Called after each durable step of an ingest, see `Store`, and before its
+            acks; fault tests end the process there.
 
     Raises:
         EdgeError: The store, a key or a bundle cannot be used.
@@ -95,6 +110,7 @@ class CloudService:
         labels: Labels of the store.
         registry: Bases of the store.
         jobs: Jobs of the store; adding one wakes the sender.
+        enrolment: The service that signs certificates; None without that role.
     """
 
     def __init__(
@@ -104,15 +120,22 @@ class CloudService:
         clock: Clock | None = None,
         *,
         roles: Collection[Role] = ROLES,
+        member: Member | None = None,
+        member_command: Callable[[Member], Sequence[str]] | None = None,
+        at_step: Callable[[str], None] | None = None,
     ) -> None:
+        self._member = member
+        self._member_command = member_command if config.ingest.processes > 1 else None
         self._config = config
+        self._at_step = at_step
         self._clock = clock or SystemClock()
         self._roles = set(roles)
         self._topics = Topics(config.root)
-        self.store = Store(config.store, clock=self._clock)
+        self.store = Store(config.store, clock=self._clock, at_step=at_step)
         self.labels = Labels(self.store, config.labels_inbox)
         self.registry = Registry(self.store, clock=self._clock)
         self.jobs = Jobs(self.store, clock=self._clock)
+        self._devices = Devices(self.store, self._clock)
         for path in config.bundles:
             self.registry.add(load_bundle(path))
         self._make_transport = transport_factory or self._mqtt
@@ -126,6 +149,8 @@ class CloudService:
         self._hub: Ingest | Router | None = None
         self._publisher: Publisher | None = None
         self._refresher = self._made_refresher() if "refresh" in self._roles else None
+        self.enrolment: EnrolmentServer | None = None
+        self._client_ids: set[str] = set()
         self.jobs.on_added = self._jobs_changed.set
 
     # --- running ------------------------------------------------------------------------
@@ -133,7 +158,10 @@ class CloudService:
     def start(self) -> None:
         """Start the roles in the background and return."""
         loops: dict[str, Callable[[], None]] = {}
-        if self._roles & {"ingest", "registry"}:
+        if "ingest" in self._roles and self._member_command is not None:
+            members = self._made_members(self._member_command)
+            loops["members"] = lambda: members.run(self._stopping)
+        if self._listens & {"ingest", "registry"}:
             self._hub, transport = self._made_hub()
             self._hub.open()
             loops["network"] = self._run_network
@@ -150,7 +178,11 @@ class CloudService:
             loops["registry"] = self._run_registry
         if self._refresher is not None:
             loops["refresh"] = self._run_refresh
-        if "rescore" in self._roles or "ingest" in self._roles:
+        if "identity" in self._roles and self._config.identity is not None:
+            self.enrolment = self._made_enrolment(self._config.identity)
+            loops["identity"] = self.enrolment.run
+        has_chores = self._roles & {"rescore", "ingest"} or self._config.identity is not None
+        if has_chores and self._member is None:
             loops["house"] = self._run_house
         for name, loop in loops.items():
             thread = threading.Thread(target=self._guarded, args=(name, loop), name=f"cloud-{name}")
@@ -173,6 +205,8 @@ class CloudService:
         self._rows_changed.set()
         if self._hub is not None:
             self._hub.transport.wake()
+        if self.enrolment is not None:
+            self.enrolment.stop()
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
@@ -244,14 +278,41 @@ class CloudService:
             clock=self._clock,
         )
 
+    @property
+    def _listens(self) -> set[Role]:
+        """Roles that need a link of this process."""
+        return self._roles - {"ingest"} if self._member_command is not None else self._roles
+
+    def _made_members(self, command: Callable[[Member], Sequence[str]]) -> Members:
+        config = self._config.ingest
+        return Members(
+            config.processes,
+            config.group,
+            command,
+            probe=self._make_transport("cloud-probe"),
+            topics=self._topics,
+            clock=self._clock,
+        )
+
+    def _made_enrolment(self, identity: IdentityConfig) -> EnrolmentServer:
+        authority = Authority(self._config.authority, self._clock)
+        return EnrolmentServer(
+            identity.host,
+            identity.port,
+            authority.server(authority.folder, identity.names, stem="enroll"),
+            Enrolment(authority, self._devices, days=identity.certificate_days),
+        )
+
     def _made_hub(self) -> tuple[Ingest | Router, Transport]:
-        name = "cloud-ingest" if "ingest" in self._roles else "cloud-registry"
+        name = "cloud-ingest" if "ingest" in self._listens else "cloud-registry"
+        if self._member is not None:
+            name = f"cloud-ingest-{self._member.number}"
         transport = self._make_transport(name)
         is_registry = "registry" in self._roles
         handlers = (
             dict.fromkeys(("life", "job", "blob"), self._queue_control) if is_registry else {}
         )
-        if "ingest" not in self._roles:
+        if "ingest" not in self._listens:
             leaves = ("life", "job/+", "blob")
             return Router(
                 transport, topics=self._topics, leaves=leaves, handlers=handlers
@@ -262,14 +323,35 @@ class CloudService:
             topics=self._topics,
             handlers=handlers,
             on_stored=lambda _: self._rows_changed.set(),
+            config=self._config.ingest,
+            member=self._member,
             clock=self._clock,
+            at_step=self._at_step,
+            revoked=self._devices.revoked,
         )
         return ingest, transport
 
     def _mqtt(self, client_id: str) -> Transport:
         from edge_runtime.sync.paho import PahoTransport
 
-        return PahoTransport(self._config.broker, client_id, self._clock)
+        self._client_ids.add(client_id)
+        return PahoTransport(self._link_of(client_id), client_id, self._clock)
+
+    def _link_of(self, client_id: str) -> SyncConfig:
+        """Complete the link by a certificate of this cloud's own authority, if it has one."""
+        broker, identity = self._config.broker, self._config.identity
+        is_plain = broker.tls == "off" or (broker.tls is None and is_loopback(broker.host))
+        if identity is None or is_plain or broker.cert_file is not None:
+            return broker
+        role = Authority(self._config.authority, self._clock).role(
+            client_id, days=identity.certificate_days
+        )
+        return msgspec.structs.replace(
+            broker,
+            cert_file=role.certificate,
+            key_file=role.key,
+            ca_file=broker.ca_file or role.authority,
+        )
 
     def _queue_control(self, address: Address, payload: bytes) -> None:
         while not self._stopping.is_set():
@@ -361,11 +443,39 @@ class CloudService:
             if config.retention_days is not None:
                 keep_ns = round(config.retention_days * _DAY_NS)
                 chores.append((3600.0, lambda: self.store.expire(keep_ns)))
-        if "rescore" in self._roles and config.rescore_s is not None:
-            chores.append((config.rescore_s, self.rescore_newest))
+        identity = config.identity
+        if identity is not None:
+            chores.append((86_400.0, lambda: self._renew_certificates(identity)))
+        with self._scheduled() as scheduler:
+            self._do_chores(chores, scheduler)
+
+    def _renew_certificates(self, identity: IdentityConfig) -> None:
+        """Replace what is old of the cloud's own; links read theirs at every connection."""
+        for client_id in self._client_ids:
+            self._link_of(client_id)
+        if self.enrolment is not None:
+            authority = Authority(self._config.authority, self._clock)
+            self.enrolment.use(authority.server(authority.folder, identity.names, stem="enroll"))
+
+    @contextmanager
+    def _scheduled(self) -> Iterator[Scheduler | None]:
+        """Open what is rescored by the clock, if anything is."""
+        when = self._config.rescore if "rescore" in self._roles else None
+        if when is None:
+            yield None
+            return
+        with closing(History(self._config.store / "schedule.db", self._clock)) as history:
+            job = Job("rescore", when, lambda _: f"{self.rescore_newest()} rows scored")
+            yield Scheduler([job], history, self._clock)
+
+    def _do_chores(
+        self, chores: Sequence[tuple[float, Callable[[], object]]], scheduler: Scheduler | None
+    ) -> None:
         started_ns = self._clock.monotonic_ns()
         due_ns = [started_ns + round(every_s * 1e9) for every_s, _ in chores]
         while not self._stopping.wait(_NETWORK_S):
+            if scheduler is not None:
+                self._done(scheduler.run_due)
             for index, (every_s, chore) in enumerate(chores):
                 if self._clock.monotonic_ns() >= due_ns[index]:
                     self._done(chore)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from edge_runtime.bundle import Bundle, pack
 from edge_runtime.errors import ConfigError, MissingExtra, TrustError
 from edge_runtime.spec import Layer
+from edge_runtime.sync.identity.folder import check_private
 from edge_runtime.sync.messages import Signed
 from edge_runtime.update.trust import CHUNK_BYTES, Statement, key_id
 
@@ -49,10 +49,14 @@ class SigningKey:
             ConfigError: The file is missing or holds no such key.
             TrustError: Others than its owner may read it.
         """
-        _check_mode(path)
         try:
+            check_private(path)
             return cls(_private_class().from_private_bytes(bytes.fromhex(path.read_text().strip())))
-        except (OSError, ValueError) as error:
+        except TrustError:
+            raise
+        except OSError as error:
+            raise _unusable(path, error.strerror or "cannot be read") from error
+        except ValueError as error:
             raise _unusable(path, "holds no Ed25519 private key") from error
 
     def save(self, path: Path) -> None:
@@ -120,20 +124,6 @@ def _private_class() -> type[Ed25519PrivateKey]:
     except ImportError as error:
         raise MissingExtra.of("signing", "cryptography", "secure") from error
     return Ed25519PrivateKey
-
-
-def _check_mode(path: Path) -> None:
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-    except OSError as error:
-        raise _unusable(path, error.strerror or "cannot be read") from error
-    if mode & 0o077:
-        raise TrustError(
-            f"private key file has mode {mode:04o}",
-            where=str(path),
-            expected="mode 0600, readable by its owner alone",
-            remedy=f"chmod 600 {path}, and consider the key known to whoever could read it.",
-        )
 
 
 def _unusable(path: Path, what: str) -> ConfigError:

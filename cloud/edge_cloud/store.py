@@ -19,7 +19,7 @@ import logging
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,17 +27,21 @@ import msgspec
 import numpy as np
 
 from edge_cloud.database import Database
+from edge_cloud.revisions import current_rows
 from edge_cloud.segments import (
     IDENTITY,
     concatenate,
     encode_segment,
+    file_of,
     read_segment,
+    shared_part,
     write_durably,
 )
 from edge_runtime.clock import SystemClock
 from edge_runtime.errors import StoreError, WireError
+from edge_runtime.pipeline import is_quality
 from edge_runtime.ports import Clock
-from edge_runtime.sync.frames import Kind, RowFrame
+from edge_runtime.sync.frames import Kind, RowFrame, part_of
 from edge_runtime.sync.messages import Ack
 from edge_runtime.types import Table, check_name
 
@@ -50,16 +54,18 @@ _CONFLICTS_MAX = 50
 # A reader starts again when a compaction removed a file under it.
 _READ_TRIES = 5
 _COMPACT_BYTES = 64 << 20
+# Segments up to this size share a file with others of their group.
+_SHARED_BYTES = 256 << 10
 
 _Key = tuple[str, int, int, str]
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """One file of the catalogue.
+    """Rows of one device, stream and kind, as the catalogue names them.
 
     Attributes:
         id: Counts up; a compacted segment gets a new one.
-        path: Where it is.
+        path: Where it is, for `read_segment`; several may share a file (`file_of`).
         device: Whose rows.
         stream: Outbox stream.
         kind: What the rows are.
@@ -101,7 +107,10 @@ class Extent(msgspec.Struct, frozen=True):
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """Rows that the device says are lost: ``seq0`` to ``seq0 + n`` (exclusive)."""
+    """Rows that the device says are lost: ``seq0`` to ``seq0 + n`` (exclusive).
+
+    Of thinned rows that many are lost among those from ``seq0`` on; what stayed is stored.
+    """
 
     device: str
     incarnation: int
@@ -141,11 +150,35 @@ class _Part(msgspec.Struct, frozen=True, eq=False):
     signature: tuple[object, ...]
 
 
+class _Packet(msgspec.Struct, frozen=True, eq=False):
+    """One file to write.
+
+    Attributes:
+        file: Where.
+        content: What.
+        entries: Its segments: the rows, the path in the catalogue, their share of the bytes.
+    """
+
+    file: Path
+    content: bytes
+    entries: list[tuple[_Part, Path, int]]
+
+
+class _Beyond(msgspec.Struct, frozen=True):
+    """Header fields that this version does not know, of rows ``seq0`` to ``seq0 + n``."""
+
+    key: _Key
+    seq0: int
+    n: int
+    fields: Mapping[str, Any]
+
+
 class _Plan(msgspec.Struct, frozen=True, eq=False):
     """What a group of frames changes, given the marks it was made for."""
 
     parts: list[_Part]
     gaps: list[Gap]
+    headers: list[_Beyond]
     before: dict[_Key, int]
     after: dict[_Key, int]
     early: set[_Key]
@@ -222,10 +255,10 @@ class Store:
 
     def _plan(self, frames: Sequence[RowFrame]) -> _Plan:
         before = {key: self._mark(key) for key in dict.fromkeys(map(_key, frames))}
-        plan = _Plan([], [], before, dict(before), set())
+        plan = _Plan([], [], [], before, dict(before), set())
         for frame in frames:
             _take(plan, frame, self._clock.now_ns())
-        return _Plan(_merged(plan.parts), plan.gaps, plan.before, plan.after, plan.early)
+        return msgspec.structs.replace(plan, parts=_merged(plan.parts))
 
     def _mark(self, key: _Key) -> int:
         rows = self.database.rows(
@@ -235,7 +268,8 @@ class Store:
 
     def _commit(self, plan: _Plan) -> bool:
         """Make a plan durable; False, and nothing changed, if a mark moved meanwhile."""
-        files = [(self._path_of(part), encode_segment(part.table)) for part in plan.parts]
+        packets = [self._packet(parts) for parts in _sharing(plan.parts)]
+        files = [(packet.file, packet.content) for packet in packets]
         write_durably(files)
         self._at_step("segment")
         try:
@@ -246,10 +280,11 @@ class Store:
                 )
                 if not is_ours:
                     raise _ConflictError
-                for part, (path, content) in zip(plan.parts, files, strict=True):
-                    self._add(connection, part, path, len(content), state="live")
+                for part, path, size in (entry for one in packets for entry in one.entries):
+                    self._add(connection, part, path, size, state="live")
                     _extend(connection, part)
                 _note_gaps(connection, plan.gaps, self._clock.now_ns())
+                _note_headers(connection, plan.headers)
         except _ConflictError:
             _unlink(path for path, _ in files)
             return False
@@ -258,6 +293,23 @@ class Store:
             raise
         self._at_step("catalogue")
         return True
+
+    def _packet(self, parts: Sequence[_Part]) -> _Packet:
+        """Encode one file, of one segment or of several."""
+        file = self._path_of(parts[0])
+        if len(parts) == 1:
+            content = encode_segment(parts[0].table)
+            return _Packet(file, content, [(parts[0], file, len(content))])
+        file = file.with_name(f"shared-{secrets.token_hex(8)}.parquet")
+        table = concatenate([part.table for part in parts])
+        content = encode_segment(table)
+        packet, first = _Packet(file, content, []), 0
+        for part in parts:
+            n = len(part.table)
+            size = len(content) * n // len(table)
+            packet.entries.append((part, shared_part(file, first, n), size))
+            first += n
+        return packet
 
     def _add(
         self, connection: sqlite3.Connection, part: _Part, path: Path, size: int, *, state: str
@@ -330,6 +382,7 @@ class Store:
         first_ns: int | None = None,
         last_ns: int | None = None,
         columns: Sequence[str] | None = None,
+        is_current: bool = False,
     ) -> Table:
         """Return the rows of a stream, distinct, in order of device and event time.
 
@@ -340,10 +393,15 @@ class Store:
             first_ns: Earliest event time; None from the beginning.
             last_ns: Event time to stop before; None to the end.
             columns: Which; None takes those that all rows have in one shape.
+            is_current: Whether only what stands is wanted: the last revision of every
+                answer, unless it was taken back. It reads all columns.
 
         Raises:
             StoreError: A segment is damaged, or a named column is not in all of them.
         """
+        if is_current:
+            every = self.rows(stream, kind=kind, device=device, first_ns=first_ns, last_ns=last_ns)
+            return _chosen(current_rows(every), columns)
         tables = self._read(
             lambda: self._select(
                 device=device, stream=stream, kind=kind, first_ns=first_ns, last_ns=last_ns
@@ -454,7 +512,7 @@ class Store:
             day = segment.path.parent.name.removeprefix("day=")
             period = day if by == "day" else day[:7]
             group = (segment.device, segment.stream, segment.kind, period)
-            if segment.path.stat().st_size < _COMPACT_BYTES:
+            if file_of(segment.path).stat().st_size < _COMPACT_BYTES:
                 groups.setdefault(group, []).append(segment)
         return sum(self._merge(group) for group in groups.values() if len(group) > 1)
 
@@ -482,7 +540,7 @@ class Store:
             # Another compaction was quicker with one of them.
             _unlink([path])
             return 0
-        _unlink(gone)
+        self._release(gone)
         return len(old) - 1
 
     def expire(self, keep_ns: int) -> int:
@@ -505,7 +563,7 @@ class Store:
                 gone = self._remove(connection, old)
         except _ConflictError:
             return 0
-        _unlink(gone)
+        self._release(gone)
         return len(old)
 
     def delete_device(self, device: str) -> int:
@@ -516,6 +574,7 @@ class Store:
         check_name(device, "device")
         for _ in range(_CONFLICTS_MAX):
             old = self.segments(device)
+            self._part_from_others(device, old)
             with contextlib.suppress(_ConflictError), self.database.transaction() as connection:
                 gone = self._remove(connection, old)
                 for table in _TABLES_BY_DEVICE:
@@ -523,8 +582,27 @@ class Store:
                 break
         else:
             raise self._conflict()
-        _unlink(gone)
+        self._release(gone)
         return sum(segment.rows for segment in old)
+
+    def _part_from_others(self, device: str, segments: Sequence[Segment]) -> None:
+        """Give others' rows files of their own where they share one with ``segments``."""
+        shared = {file_of(one.path) for one in segments if file_of(one.path) != one.path}
+        for other in self.segments() if shared else []:
+            if file_of(other.path) in shared and other.device != device:
+                with contextlib.suppress(FileNotFoundError):
+                    self._replace([(other, read_segment(other.path))])
+
+    def _release(self, paths: Iterable[Path]) -> None:
+        """Remove files of which no segment is left in the catalogue."""
+        for file in {file_of(path) for path in paths}:
+            name = file.relative_to(self.folder).as_posix().removesuffix(".parquet")
+            left = self.database.rows(
+                "SELECT 1 FROM segment WHERE path >= ? AND path < ? LIMIT 1",
+                (f"{name}@", f"{name}A"),
+            )
+            if not left:
+                file.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
         """Remove files that no catalogue row names, unless somebody else may be writing them."""
@@ -533,7 +611,7 @@ class Store:
         except BlockingIOError:
             fcntl.flock(self._lock, fcntl.LOCK_SH)
             return
-        known = {segment.path for segment in self.segments()}
+        known = {file_of(segment.path) for segment in self.segments()}
         orphans = [
             path
             for path in self._segments.rglob("*")
@@ -592,6 +670,7 @@ class Store:
 _TABLES_BY_DEVICE = (
     "stream",
     "gap",
+    "header",
     "label",
     "life",
     "job",
@@ -657,26 +736,28 @@ def _take(plan: _Plan, frame: RowFrame, received_ns: int) -> None:
         return
     if last <= upto:
         return
-    if frame.kind == "gap":
-        plan.gaps.append(Gap(*key, upto, last - upto, frame.reason))
-    else:
-        rows = frame.table.rows(upto - frame.seq0, frame.n)
-        table = _identified(rows, key, upto, received_ns)
+    new = part_of(frame, upto, last)
+    lost = new.n - len(new.seqs)
+    if lost:
+        plan.gaps.append(Gap(*key, upto, lost, new.reason or "thinned"))
+    if len(new.seqs):
+        table = _identified(new, received_ns)
         plan.parts.append(_Part(key, frame.kind, table, _signature(frame.kind, table)))
+    if frame.beyond:
+        plan.headers.append(_Beyond(key, upto, last - upto, frame.beyond))
     plan.after[key] = last
 
 
-def _identified(rows: Table, key: _Key, seq0: int, received_ns: int) -> Table:
-    n = len(rows)
-    device, incarnation, epoch, _ = key
+def _identified(frame: RowFrame, received_ns: int) -> Table:
+    n = len(frame.seqs)
     identity = {
-        "device": np.full(n, device),
-        "incarnation": np.full(n, incarnation, np.int64),
-        "epoch": np.full(n, epoch, np.int64),
-        "seq": np.arange(seq0, seq0 + n, dtype=np.int64),
+        "device": np.full(n, frame.device),
+        "incarnation": np.full(n, frame.incarnation, np.int64),
+        "epoch": np.full(n, frame.epoch, np.int64),
+        "seq": np.array(frame.seqs, np.int64),
         "_received_ns": np.full(n, received_ns, np.int64),
     }
-    return Table({**identity, **rows.columns})
+    return Table({**identity, **frame.table.columns})
 
 
 def _merged(parts: Sequence[_Part]) -> list[_Part]:
@@ -693,6 +774,17 @@ def _merged(parts: Sequence[_Part]) -> list[_Part]:
     ]
 
 
+def _sharing(parts: Sequence[_Part]) -> list[list[_Part]]:
+    """Group small parts that may share a file: a thousand devices must not cost as many fsyncs."""
+    groups: dict[tuple[object, ...], list[_Part]] = {}
+    for number, part in enumerate(parts):
+        size = sum(column.nbytes for column in part.table.columns.values())
+        day = _day(int(_times(part.table).min()))
+        alone = () if size <= _SHARED_BYTES else (number,)
+        groups.setdefault((part.key[3], day, part.signature, *alone), []).append(part)
+    return list(groups.values())
+
+
 def _are_alike(left: _Part, right: _Part) -> bool:
     return left.key == right.key and left.signature == right.signature
 
@@ -701,6 +793,7 @@ def _signature(kind: Kind, table: Table) -> tuple[object, ...]:
     described = (
         (name, "U" if column.dtype.kind == "U" else column.dtype.str, column.shape[1:])
         for name, column in table.columns.items()
+        if not is_quality(name, column)
     )
     return kind, *described
 
@@ -749,6 +842,14 @@ def _note_gaps(connection: sqlite3.Connection, gaps: Iterable[Gap], received_ns:
         connection.execute(
             "INSERT OR IGNORE INTO gap VALUES (?,?,?,?,?,?,?,?)",
             (*msgspec.structs.astuple(gap), received_ns),
+        )
+
+
+def _note_headers(connection: sqlite3.Connection, headers: Iterable[_Beyond]) -> None:
+    for header in headers:
+        connection.execute(
+            "INSERT OR IGNORE INTO header VALUES (?,?,?,?,?,?,?)",
+            (*header.key, header.seq0, header.n, msgspec.msgpack.encode(header.fields)),
         )
 
 

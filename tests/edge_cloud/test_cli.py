@@ -6,6 +6,9 @@ import argparse
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,21 @@ import pytest
 
 from edge_cloud.cli import Cloud
 from edge_cloud.jobs import Jobs
+from edge_cloud.poison import Poison
 from edge_cloud.signing import SigningKey
 from edge_cloud.store import Store
 from edge_runtime.bundle import Bundle
 from edge_runtime.cli import main
-from edge_runtime.sync.messages import Life
+from edge_runtime.clock import SystemClock
+from edge_runtime.config import SyncConfig
+from edge_runtime.errors import WireError
+from edge_runtime.modes.commands import Commands
+from edge_runtime.ports import Message
+from edge_runtime.sync.frames import encode_frame
+from edge_runtime.sync.messages import Command, Life, decode
+from edge_runtime.sync.paho import PahoTransport
+from edge_runtime.sync.topics import Topics
+from edge_simulator.broker import Broker
 
 from .conftest import frame_of
 
@@ -74,7 +87,7 @@ def test_every_verb_has_help_an_example_and_json() -> None:
     Cloud().configure(parser)
     leaves = [each for each in parsers(parser) if "verb" in each._defaults]
 
-    assert len(leaves) == 11
+    assert len(leaves) == 23
     for leaf in leaves:
         assert leaf.description
         assert "example:\n  edge-runtime cloud" in (leaf.epilog or "")
@@ -175,3 +188,80 @@ def test_up_ends_cleanly_on_a_signal(shell: Shell) -> None:
     child.send_signal(signal.SIGTERM)
 
     assert child.wait(timeout=30) == 0
+
+
+def test_poison_is_shown_replayed_and_dropped(shell: Shell) -> None:
+    """What cannot be taken stays and ends with 1; a name nobody knows ends with 2."""
+    topics, poison = Topics(), Poison(shell.folder / "store")
+    for payload in (encode_frame(frame_of(30, 5)), b"no frame"):
+        topic = topics.tel("pump-1", "main")
+        poison.add(topics.parse(topic), Message(topic, payload), WireError("unreadable"))
+
+    code, entries = shell.run("poison", "ls", shell.config)
+    names = {entry["bytes"]: entry["name"] for entry in entries}
+    bad, good = names[8], names[max(names)]
+    assert (code, len(entries)) == (0, 2)
+    assert shell.run("poison", "show", shell.config, bad)[1]["payload"] == b"no frame".hex()
+    code, outcome = shell.run("poison", "replay", shell.config, good, bad)
+    assert (code, outcome[good]) == (1, "")
+    assert "does not decode" in outcome[bad]
+    assert shell.run("poison", "drop", shell.config, bad)[0] == 0
+    assert shell.run("poison", "drop", shell.config, bad)[0] == 2
+    assert shell.run("poison", "ls", shell.config) == (0, [])
+    assert shell.run("status", shell.config)[1]["store"]["rows"] == 35
+
+
+def test_devices_are_listed_with_what_they_sent(shell: Shell) -> None:
+    """One row each: whether it is there, what came, and what was lost or delayed."""
+    code, rows = shell.run("devices", "usage", shell.config)
+
+    assert code == 0
+    assert rows == [
+        {
+            "device": "pump-1",
+            "is_online": True,
+            "runtime": "",
+            "rows": 30,
+            "lost_rows": 0,
+            "quota_delays": 0,
+        }
+    ]
+
+
+def test_a_device_is_asked_and_answers(shell: Shell, tmp_path: Path) -> None:
+    """0 for an answer, 1 for a refusal, 4 when nobody knows, 2 for a word that is no option."""
+    pytest.importorskip("iotcore")
+    with Broker("iotcore", tmp_path) as broker, answering(broker.port):
+        (shell.folder / "cloud.yaml").write_text(YAML + f"broker: {{port: {broker.port}}}\n")
+
+        code, answer = shell.run("ask", shell.config, "pump-1", "echo", "word=hello")
+        assert (code, answer["result"]) == (0, {"word": "hello"})
+        code, answer = shell.run("ask", shell.config, "pump-1", "dance")
+        assert (code, answer["state"]) == (1, "refused")
+        code, answer = shell.run("ask", shell.config, "pump-2", "echo", "--timeout-s", "0.5")
+        assert (code, answer["state"]) == (4, "silent")
+        assert shell.run("ask", shell.config, "pump-1", "echo", "hello")[0] == 2
+
+
+@contextmanager
+def answering(port: int) -> Iterator[None]:
+    """Be the device pump-1, which can ``echo``."""
+    transport = PahoTransport(SyncConfig(port=port), "pump-1", SystemClock())
+    commands = Commands("pump-1", {"echo": dict}, SystemClock())
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.is_set():
+            event = transport.receive(1.0)
+            if isinstance(event, Message):
+                answer = commands.answer(decode(event.payload, Command))
+                transport.publish(Message(Topics().up("pump-1", "evt"), answer))
+
+    transport.open([Topics().dn("pump-1", "#")], None)
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield
+    stop.set()
+    transport.wake()
+    thread.join()
+    transport.close()

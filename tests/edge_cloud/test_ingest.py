@@ -13,6 +13,7 @@ from edge_runtime.ports import Message
 from edge_runtime.sync.frames import RowFrame, encode_frame
 from edge_runtime.sync.messages import Ack, CloudState, Life, decode, encode
 from edge_runtime.sync.topics import Address, Topics
+from edge_runtime.testing.clock import FakeClock
 from edge_runtime.testing.transport import MemoryBroker, MemoryTransport
 
 from .conftest import frame_of
@@ -27,11 +28,13 @@ class Pair:
         self.broker = MemoryBroker()
         self.control: list[tuple[Address, bytes]] = []
         self.stored: list[set[tuple[str, str]]] = []
+        self.revoked: set[str] = set()
         self.ingest = Ingest(
             self.broker.transport("cloud"),
             store,
             handlers={"life": self._control},
             on_stored=self.stored.append,
+            revoked=lambda: self.revoked,
         )
         self.ingest.open()
         self.ingest.step(0.0)
@@ -65,6 +68,29 @@ def presence(broker: MemoryBroker) -> bool:
     return decode(message.payload, CloudState).is_online
 
 
+def test_presence_is_said_again_and_again(store: Store) -> None:
+    """A device that missed it, or got it damaged, hears it again, as the same presence."""
+    broker, clock = MemoryBroker(), FakeClock()
+    ingest = Ingest(broker.transport("cloud"), store, clock=clock)
+    ingest.open()
+    ingest.step(0.0)
+    said = broker.retained(TOPICS.all_cloud)
+    device = broker.transport("pump-1")
+    device.open([TOPICS.all_cloud], None)
+    while device.receive(0.0):
+        pass
+
+    ingest.step(0.0)
+    before = device.receive(0.0)
+    clock.advance(20.0)
+    ingest.step(0.0)
+    again = device.receive(0.0)
+
+    assert before is None
+    assert isinstance(again, Message) and said is not None
+    assert again.payload == said.payload
+
+
 def test_rows_are_stored_before_they_are_acknowledged(pair: Pair, store: Store) -> None:
     """One group of frames makes one segment, one ack per epoch, and tells who has new rows."""
     for seq0 in (0, 10, 20):
@@ -85,6 +111,22 @@ def test_a_frame_sent_again_is_acknowledged_again(pair: Pair, store: Store) -> N
 
     assert [ack.upto for ack in pair.acks()] == [10, 10, 10]
     assert store.status().rows == 10
+
+
+def test_acks_wait_while_the_transport_takes_none(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full queue costs no device a time-out: the newest ack of each stream goes later."""
+    with monkeypatch.context() as patched:
+        patched.setattr(pair.ingest.transport, "publish", lambda _: False)
+        for seq0 in (0, 10):
+            pair.send(frame_of(seq0, 10))
+            pair.ingest.step(0.0)
+    assert pair.acks() == []
+
+    pair.ingest.step(0.0)
+
+    assert [ack.upto for ack in pair.acks()] == [20]
 
 
 def test_presence_is_retained_and_a_broken_link_takes_it_back(pair: Pair) -> None:
@@ -179,3 +221,39 @@ def test_a_registry_alone_hears_control_messages_only(store: Store, tmp_path: Pa
     router.step(0.0)
 
     assert heard == ["life", "job"]
+
+
+def test_nothing_is_taken_from_a_revoked_device(pair: Pair, store: Store) -> None:
+    """From the moment it is revoked neither rows nor control messages of a device count."""
+    pair.send(frame_of(0, 10))
+    pair.ingest.step(0.0)
+    before = len(pair.acks())
+
+    pair.revoked.add("pump-1")
+    pair.send(frame_of(10, 10))
+    pair.device.publish(Message(TOPICS.up("pump-1", "life"), encode(Life("pump-1", 1, 7, True))))
+    pair.send(frame_of(0, 5, device="pump-2"), device="pump-2")
+    pair.ingest.step(0.0)
+
+    assert (before, len(pair.acks())) == (1, 0)
+    assert {segment.device: segment.rows for segment in store.segments()} == {
+        "pump-1": 10,
+        "pump-2": 5,
+    }
+    assert pair.control == []
+    assert pair.ingest.stats.refused_total == 2
+
+
+def test_small_payloads_that_unfold_are_not_all_held_at_once(
+    pair: Pair, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group ends when what was unfolded takes much memory, however little came over the wire."""
+    monkeypatch.setattr("edge_cloud.ingest._HELD_BYTES", frame_of(0, 10).table.nbytes * 2)
+    for seq0 in range(0, 50, 10):
+        pair.send(frame_of(seq0, 10))
+
+    pair.ingest.step(0.0)
+
+    assert pair.ingest.stats.groups_total == 3
+    assert [ack.upto for ack in pair.acks()] == [50]
+    assert store.status().rows == 50

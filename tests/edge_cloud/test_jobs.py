@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge_cloud.jobs import Jobs
@@ -20,8 +21,10 @@ from edge_runtime.sync.messages import (
     Job,
     JobReport,
     Life,
+    Signed,
     decode,
     encode,
+    unknown_fields,
 )
 from edge_runtime.sync.topics import Topics
 from edge_runtime.testing import FakeClock
@@ -66,6 +69,10 @@ class Room:
     def say(self, leaf: str, message: object, device: str = "pump-1") -> None:
         address = TOPICS.parse(TOPICS.up(device, leaf))
         self.publisher.handle(address, encode(message))  # type: ignore[arg-type]
+
+    def say_newer(self, leaf: str, message: msgspec.Struct, beyond: dict[str, object]) -> None:
+        address = TOPICS.parse(TOPICS.up("pump-1", leaf))
+        self.publisher.handle(address, encode(message, beyond=beyond))
 
     def report(self, job: str, state: str, reason: str = "", device: str = "pump-1") -> None:
         self.say(f"job/{job}", JobReport(job, device, "main", state, reason), device)
@@ -296,3 +303,22 @@ def test_nothing_is_lost_while_the_link_is_down(room: Room) -> None:
     row = room.jobs.get(job)
     assert row is not None
     assert row.tries == 1
+
+
+def test_fields_of_a_newer_device_are_kept_and_survive_what_the_cloud_changes(room: Room) -> None:
+    """What a device says is stored whole, also after the cloud noted a committed base."""
+    life = Life("pump-1", 1, 7, True, base={"main": "ab" * 32})
+    room.say_newer("life", life, {"region": "north"})
+    base = Signed(b"statement", "key", b"signature")
+    job = room.jobs.offer(
+        device="pump-1", stream="main", model="turbine", base=base, requires="ef" * 32
+    )
+
+    room.say_newer(f"job/{job}", JobReport(job, "pump-1", "main", "committed"), {"wear": [1]})
+
+    stored = room.jobs.life_payload("pump-1")
+    assert stored is not None
+    assert unknown_fields(stored, Life) == {"region": "north"}
+    assert decode(stored, Life).base == {"main": "ef" * 32}
+    [(beyond,)] = room.jobs._database.rows("SELECT beyond FROM job WHERE id=?", (job,))
+    assert msgspec.msgpack.decode(beyond) == {"wear": [1]}

@@ -56,7 +56,7 @@ def test_the_newest_version_that_is_known_counts(labels: Labels) -> None:
     assert values == [[1.0], [2.0]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rows=st.dictionaries(
         st.tuples(st.integers(0, 6), st.integers(0, 12)), st.integers(0, 99), max_size=20

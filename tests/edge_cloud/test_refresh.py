@@ -82,7 +82,7 @@ def test_too_few_labels_give_no_fit(bundle: Bundle) -> None:
     assert (outcome.chosen, outcome.rows, outcome.bodies) == ("none", 0, ())
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(day=st.integers(3, 9), noise=st.floats(-1e3, 1e3), delay=st.sampled_from([0, 24, 48]))
 def test_nothing_looks_ahead(
     tmp_path_factory: pytest.TempPathFactory, day: int, noise: float, delay: int
@@ -117,7 +117,7 @@ def test_a_label_one_row_earlier_changes_the_outcome(bundle: Bundle) -> None:
     assert later.known_ns == T0_NS + 8 * DAY_NS - HOUR_NS
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(scale=st.floats(0.1, 1e6), seed=st.integers(0, 99))
 def test_every_layer_passes_the_devices_clamps(
     tmp_path_factory: pytest.TempPathFactory, scale: float, seed: int

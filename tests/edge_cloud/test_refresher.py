@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,7 +16,7 @@ from edge_cloud.registry import Registry
 from edge_cloud.signing import SigningKey, sign_base
 from edge_cloud.store import Store
 from edge_runtime.backends import open_pipeline, open_session
-from edge_runtime.bundle import Bundle
+from edge_runtime.bundle import Bundle, load_bundle
 from edge_runtime.pipeline import Pipeline, estimates_table
 from edge_runtime.spec import Layer
 from edge_runtime.sync.frames import RowFrame
@@ -229,3 +232,25 @@ def test_a_job_and_its_grounds_are_stored_together_or_not_at_all(
 
     assert room.made().step() == 1
     assert len(room.jobs.all()) == len(read_history(room.store)) == 1
+
+
+def test_a_cascade_gets_no_layers(
+    room: Room,
+    cascade_bundle: Callable[..., Path],
+    release_key: SigningKey,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its rows are answers of several models; that is said once, live or on its way."""
+    bundle = load_bundle(cascade_bundle("turbine"))
+    room.registry.add(bundle, sign_base(release_key, bundle, [room.key.public], 2))
+    room.send(24)
+    room.jobs.publish(room.registry, bundle.digest)
+    room.refresher.step()
+    room.life(bundle)
+    room.send(24)
+
+    made = [room.refresher.step() for _ in range(2)]
+
+    assert made == [0, 0]
+    assert [one.message for one in caplog.records].count("refresh.base_has_cascade") == 1
+    assert all(row.base != bundle.digest for row in read_history(room.store))

@@ -17,6 +17,7 @@ from edge_runtime.backends import open_pipeline, open_session
 from edge_runtime.bundle import Bundle, load_bundle
 from edge_runtime.errors import ModelError, StoreError
 from edge_runtime.pipeline import Pipeline, estimates_table
+from edge_runtime.quality import MASK
 from edge_runtime.sync.frames import RowFrame
 from edge_runtime.types import Frame, Table, Upload
 
@@ -55,6 +56,19 @@ def test_a_shard_scores_as_the_device_did(store: Store, bundle: Bundle, tmp_path
     assert scored["score"].tobytes() == table.columns["score"].tobytes()
     assert scored["seq"].tolist() == list(range(77))
     assert set(scored["tier"]) == {"cloud"}
+
+
+def test_a_shard_keeps_what_is_suspect(store: Store, bundle: Bundle, tmp_path: Path) -> None:
+    """Scores of the cloud's model stand beside the same flaws of the same samples."""
+    table = device_rows(bundle, 4)
+    masks = np.array([0, 1, 2, 0], MASK)
+    store.ingest([as_frame(Table({**table.columns, "quality": masks}))])
+
+    result = score_shard(store.segments()[0].path, bundle, tmp_path / "out")
+
+    scored = read_segment(Path(result.path)).columns
+    assert scored["quality"].tolist() == masks.tolist()
+    assert scored["quality"].dtype == MASK
 
 
 def test_a_gas_turbine_shard_scores_as_the_device_did(store: Store, tmp_path: Path) -> None:

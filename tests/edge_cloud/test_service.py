@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -16,7 +19,9 @@ from edge_cloud.service import CloudService
 from edge_cloud.signing import SigningKey, sign_base
 from edge_runtime.backends import open_session
 from edge_runtime.bundle import Bundle
+from edge_runtime.clock import SystemClock
 from edge_runtime.errors import ConfigError, TrustError
+from edge_runtime.modes.schedule import History, When
 from edge_runtime.pipeline import Pipeline, estimates_table
 from edge_runtime.ports import Message
 from edge_runtime.sync.frames import RowFrame, encode_frame
@@ -222,6 +227,25 @@ def test_a_role_that_fails_ends_the_service_loudly(
         town.service.stop()
 
 
+def test_rows_are_rescored_by_the_clock(town: Town) -> None:
+    """What is due is done once, and stands in the history with what came of it."""
+    town.device.hello(town.device.bundle.digest)
+    town.device.send()
+    town.device.hear("ack")
+    config = msgspec.structs.replace(town.config, rescore=When(every_s=1))
+    service = CloudService(config, lambda _: town.broker.transport("clerk"), roles=("rescore",))
+    service.start()
+
+    history = History(config.store / "schedule.db", SystemClock())
+    with closing(history):
+        until = time.monotonic() + PATIENCE_S
+        while not (done := [run for run in history.runs() if run.outcome == "ok"]):
+            assert time.monotonic() < until
+        service.stop()
+
+    assert done[-1].told == "24 rows scored"
+
+
 def test_stop_is_clean_and_may_come_twice(town: Town) -> None:
     """No thread stays behind, and the store can be opened again."""
     town.service.stop()
@@ -260,6 +284,7 @@ def test_paths_in_the_yaml_are_relative_to_it(tmp_path: Path) -> None:
         ("every_s: 3600", "every_s: 0", "every_s"),
         ("keys: {layer: layer.key}\n", "", "layer key"),
         ("line: turbine", "line: Turbine One", "model line"),
+        ("store: store", "store: store\nrescore_s: 60", "rescore: {every_s"),
     ],
 )
 def test_a_wrong_yaml_says_what_is_wrong(tmp_path: Path, old: str, new: str, why: str) -> None:

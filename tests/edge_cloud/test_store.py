@@ -20,8 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_cloud.database import VERSION
+from edge_cloud.segments import read_segment
 from edge_cloud.store import Store, check_frame
 from edge_runtime.errors import StoreError, WireError
+from edge_runtime.quality import MASK
 from edge_runtime.sync.frames import RowFrame
 from edge_runtime.sync.messages import Ack
 from edge_runtime.types import Table
@@ -43,6 +45,76 @@ def identities(store: Store, stream: str = "main") -> list[tuple[str, int, int, 
 
 def upto(acks: list[Ack]) -> dict[int, int]:
     return {ack.epoch: ack.upto for ack in acks}
+
+
+def test_small_segments_that_come_together_share_a_file(store: Store) -> None:
+    """Twenty devices cost one file, and each has its own rows in the catalogue and back."""
+    store.ingest([frame_of(0, 10 + number, device=f"d{number}") for number in range(20)])
+
+    files = list(store.folder.rglob("*.parquet"))
+    assert len(files) == 1
+    assert len(store.segments()) == 20
+    assert sum(segment.rows for segment in store.segments()) == store.status().rows
+    for number in range(20):
+        table = store.rows("main", device=f"d{number}")
+        assert table.columns["seq"].tolist() == list(range(10 + number))
+        assert set(table.columns["device"].tolist()) == {f"d{number}"}
+
+
+def test_a_deleted_device_leaves_nothing_in_files_that_it_shared(store: Store) -> None:
+    """Others get files of their own, and the shared one goes."""
+    store.ingest([frame_of(0, 10, device=f"d{number}") for number in range(3)])
+
+    assert store.delete_device("d1") == 10
+
+    kept = [read_segment(path).columns["device"] for path in store.folder.rglob("*.parquet")]
+    assert sorted(set(np.concatenate(kept).tolist())) == ["d0", "d2"]
+    assert store.status().rows == 20
+    assert store.rows("main", device="d2").columns["seq"].tolist() == list(range(10))
+
+
+def test_a_shared_file_stays_until_its_last_segment_has_gone(store: Store) -> None:
+    """Compaction takes devices out one by one; a start sweeps nothing that is still named."""
+    store.ingest([frame_of(0, 10, device="d0"), frame_of(0, 10, device="d1")])
+    store.ingest([frame_of(10, 10, device="d0")])
+    (shared,) = store.folder.rglob("shared-*.parquet")
+
+    store.compact()
+    assert shared.exists()
+    again = Store(store.folder)
+    assert identities(again) == identities(store)
+    again.close()
+    store.ingest([frame_of(10, 10, device="d1")])
+    store.compact()
+
+    assert not shared.exists()
+    assert sorted(identities(store)) == [
+        (device, 7, 1, seq) for device in ("d0", "d1") for seq in range(20)
+    ]
+
+
+def test_large_segments_have_files_of_their_own(store: Store) -> None:
+    """What is worth a file gets one."""
+    frames = [frame_of(0, 6000, device=f"d{number}") for number in range(2)]
+
+    store.ingest(frames)
+
+    assert len(list(store.folder.rglob("*.parquet"))) == 2
+    assert not list(store.folder.rglob("shared-*"))
+
+
+def test_header_fields_of_a_newer_device_are_kept(store: Store) -> None:
+    """They stand beside the rows that were new, for gaps too, and go with their device."""
+    newer = {"site": "hall 3"}
+    store.ingest([frame_of(0, 10)])
+    for frame in (frame_of(5, 10), frame_of(5, 10), frame_of(15, 3, gap=True)):
+        store.ingest([msgspec.structs.replace(frame, beyond=newer)])
+
+    kept = store.database.rows("SELECT seq0, n, beyond FROM header ORDER BY seq0")
+    assert [(seq0, n) for seq0, n, _ in kept] == [(10, 5), (15, 3)]
+    assert [msgspec.msgpack.decode(beyond) for *_, beyond in kept] == [newer, newer]
+    store.delete_device("pump-1")
+    assert store.database.rows("SELECT * FROM header") == []
 
 
 # --- what is taken ----------------------------------------------------------------
@@ -183,7 +255,7 @@ def _frames(draw: st.DrawFn) -> list[list[RowFrame]]:
     return groups
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(groups=_frames(), is_compacted=st.booleans())
 def test_any_sequence_of_frames_stores_each_identity_once(
     tmp_path_factory: pytest.TempPathFactory, groups: list[list[RowFrame]], is_compacted: bool
@@ -293,6 +365,74 @@ def test_reading_works_during_compaction(store: Store) -> None:
 
     assert counts
     assert set(counts) == {40}
+
+
+# --- suspect rows -----------------------------------------------------------------
+
+
+def suspect(frame: RowFrame, *masks: int) -> RowFrame:
+    """Say that the first rows of a frame are suspect."""
+    quality = np.zeros(frame.n, MASK)
+    quality[: len(masks)] = masks
+    return msgspec.structs.replace(frame, table=Table({**frame.table.columns, "quality": quality}))
+
+
+@pytest.mark.parametrize("is_compacted", [False, True])
+def test_rows_with_and_without_something_suspect_are_one_stream(
+    store: Store, *, is_compacted: bool
+) -> None:
+    """Segments of before a sensor went bad, of then, and of an older device: 0 where unsaid."""
+    for frame in (frame_of(0, 4), suspect(frame_of(4, 4), 0, 3), frame_of(8, 4)):
+        store.ingest([frame])
+    if is_compacted:
+        assert store.compact() == 2
+
+    expected = [0] * 5 + [3] + [0] * 6
+    for table in (
+        store.rows("main"),
+        store.rows("main", columns=["quality"]),
+        store.latest("pump-1", "main", 12, columns=["quality"]),
+    ):
+        assert table.columns["quality"].tolist() == expected
+        assert table.columns["quality"].dtype == MASK
+
+
+def test_frames_with_and_without_something_suspect_share_a_segment(store: Store) -> None:
+    """A group of frames that came together is still one file."""
+    store.ingest([frame_of(0, 2), suspect(frame_of(2, 2), 1), frame_of(4, 2)])
+
+    assert [segment.rows for segment in store.segments()] == [6]
+    assert store.rows("main").columns["quality"].tolist() == [0, 0, 1, 0, 0, 0]
+
+
+def test_a_stream_without_anything_suspect_can_be_asked(store: Store) -> None:
+    """The answer is 0 for every row, and files have no column for it."""
+    store.ingest([frame_of(0, 3)])
+
+    table = store.rows("main", columns=["quality"])
+
+    assert table.columns["quality"].tolist() == [0, 0, 0]
+    assert "quality" not in store.rows("main").columns
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_duckdb_reads_segments_with_and_without_something_suspect(
+    store: Store, order: tuple[int, int]
+) -> None:
+    """As the reference shows it, whichever file comes first."""
+    duckdb = pytest.importorskip("duckdb")
+    for frame in (frame_of(0, 4), suspect(frame_of(4, 4), 2, 2, 1)):
+        store.ingest([frame])
+    paths = [str(store.segments()[i].path) for i in order]
+
+    with duckdb.connect() as database:
+        found = database.execute(
+            "SELECT count(*), count(*) FILTER (coalesce(quality, 0) & 2 > 0)"
+            " FROM read_parquet(?, union_by_name = true)",
+            [paths],
+        ).fetchall()
+
+    assert found == [(8, 2)]
 
 
 def test_old_rows_expire_by_event_time(store: Store) -> None:
@@ -493,4 +633,25 @@ def test_an_older_catalogue_is_brought_forward_after_a_backup(
     (backup,) = tmp_path.glob(f"catalogue.db.v{VERSION}-*")
     with sqlite3.connect(backup) as connection:
         assert connection.execute("SELECT upto FROM mark").fetchone() == (10,)
+    store.close()
+
+
+def test_the_first_catalogue_of_all_still_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store from before the book of devices keeps its rows and gets an empty book."""
+    from edge_cloud import database
+    from edge_cloud.identity.devices import Devices
+
+    with monkeypatch.context() as old:
+        old.setattr(database, "_MIGRATIONS", database._MIGRATIONS[:1])
+        old.setattr(database, "VERSION", 1)
+        store = Store(tmp_path)
+        store.ingest([frame_of(0, 10)])
+        store.close()
+
+    store = Store(tmp_path)
+
+    assert store.status().rows == 10
+    assert Devices(store).all() == []
     store.close()

@@ -1,0 +1,1 @@
+"""Configuration for brokers: one module for each kind."""

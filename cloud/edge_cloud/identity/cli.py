@@ -1,0 +1,185 @@
+"""``edge-runtime cloud ca|enroll|revoke|devices``: who may connect."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import re
+
+from edge_cloud.brokers.folder import reload_broker, write_revocations
+from edge_cloud.config import CloudConfig, IdentityConfig, load_cloud
+from edge_cloud.identity.authority import Authority
+from edge_cloud.identity.devices import Device, Devices
+from edge_cloud.store import Store
+from edge_cloud.verbs import Verbs, tell, verb, with_config
+from edge_runtime.errors import ConfigError
+from edge_runtime.sync.identity.token import ClaimToken
+from edge_runtime.sync.topics import Topics
+
+__all__ = ["add_device_verbs", "add_identity", "identity_of"]
+
+_UNITS_S = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def add_identity(verbs: Verbs) -> None:
+    """Add ``ca``, ``enroll`` and ``revoke``."""
+    ca = verbs.add_parser("ca", help="certificate authority", description="certificate authority")
+    with_config(
+        verb(
+            ca.add_subparsers(required=True, metavar="VERB"),
+            "init",
+            "make the authority that signs every certificate of this cloud",
+            "ca init cloud.yaml",
+            _init,
+        )
+    )
+    enroll = with_config(
+        verb(
+            verbs,
+            "enroll",
+            "invite a device: print a claim token, once",
+            "enroll cloud.yaml pump-1 --serial 10000000a1b2c3d4",
+            _enroll,
+        )
+    )
+    enroll.add_argument("device", help="device id")
+    enroll.add_argument("--serial", required=True, help="of the one machine that may use it")
+    enroll.add_argument(
+        "--expires", type=_duration_s, default="24h", metavar="TIME", help="such as 30m, 24h, 7d"
+    )
+    revoke = with_config(
+        verb(verbs, "revoke", "shut a device out, at once", "revoke cloud.yaml pump-1", _revoke)
+    )
+    revoke.add_argument("device", help="device id")
+
+
+def add_device_verbs(verbs: Verbs) -> None:
+    """Add ``devices list``."""
+    with_config(
+        verb(
+            verbs,
+            "list",
+            "show every device: state, certificate, when it was last seen",
+            "devices list cloud.yaml",
+            _list,
+        )
+    )
+
+
+def identity_of(config: CloudConfig) -> IdentityConfig:
+    """Return the part about identity.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if config.identity is None:
+        raise ConfigError(
+            "the cloud has no identity",
+            where="identity",
+            expected="the names by which devices reach it",
+            remedy="Add to the YAML: identity: {names: [cloud.example]}.",
+        )
+    return config.identity
+
+
+def _init(args: argparse.Namespace) -> int:
+    config = load_cloud(args.config)
+    identity_of(config)
+    authority = _create(config)
+    text = f"wrote {authority.folder}: keep ca.key safe and in a backup; it signs everybody"
+    return tell(args, {"folder": str(authority.folder), "sha256": authority.digest.hex()}, text)
+
+
+def _create(config: CloudConfig) -> Authority:
+    return Authority.create(config.authority, f"edge-runtime {identity_of(config).names[0]}")
+
+
+def _authority(config: CloudConfig) -> Authority:
+    """Return the cloud's authority, made now if this is the first that needs it."""
+    if not (config.authority / "ca.key").exists():
+        return _create(config)
+    return Authority(config.authority)
+
+
+def _enroll(args: argparse.Namespace) -> int:
+    config = load_cloud(args.config)
+    identity = identity_of(config)
+    token = ClaimToken.draw(_authority(config).digest)
+    devices = Devices(Store(config.store))
+    was_revoked = args.device in devices.revoked()
+    expires_ns = devices.invite(
+        args.device, token.digest, serial=args.serial, expires_s=args.expires
+    )
+    result = {
+        "device": args.device,
+        "token": token.text,
+        "url": identity.url,
+        "expires_ns": expires_ns,
+    }
+    command = f"edge-runtime device enroll {args.device}.yaml"
+    lines = [
+        f"{args.device} may enroll once, on machine {args.serial}, until {_date(expires_ns)}:",
+        f"  {command} --url {identity.url} --token {token.text}",
+        "The token is not shown again.",
+    ]
+    if was_revoked:
+        # The name is served again, so the broker must not deny it any more.
+        result["broker"] = _tell_broker(config, devices)
+        lines.append(
+            f"Its old certificates stay revoked; {result['broker']}. It must have read that list "
+            "before this device enrolls: restart it where in doubt."
+        )
+    return tell(args, result, "\n".join(lines))
+
+
+def _revoke(args: argparse.Namespace) -> int:
+    config = load_cloud(args.config)
+    devices = Devices(Store(config.store))
+    certificates = devices.revoke(args.device)
+    told = _tell_broker(config, devices)
+    result = {"device": args.device, "certificates": certificates, "broker": told}
+    text = f"{args.device} is out: {certificates} certificates revoked, ingest refuses it; {told}"
+    return tell(args, result, text)
+
+
+def _tell_broker(config: CloudConfig, devices: Devices) -> str:
+    """Pass on who is out, as far as the configuration says where to; return what was done."""
+    identity = identity_of(config)
+    if identity.broker_folder is None:
+        return "the broker does not know yet: run broker-config again, and reload it"
+    write_revocations(
+        identity.broker_folder,
+        authority=Authority(config.authority),
+        devices=devices,
+        topics=Topics(config.root),
+    )
+    if identity.broker_pid_file is None:
+        return "the broker's files are written: reload it"
+    return f"the broker (process {reload_broker(identity.broker_pid_file)}) was told"
+
+
+def _list(args: argparse.Namespace) -> int:
+    devices = Devices(Store(load_cloud(args.config).store)).all()
+    return tell(args, devices, "\n".join(map(_line, devices)) or "no device was enrolled")
+
+
+def _line(device: Device) -> str:
+    certificate = "no certificate"
+    if device.not_after_ns is not None:
+        certificate = f"certificate until {_date(device.not_after_ns)}"
+    seen = "never seen"
+    if device.seen_ns is not None:
+        seen = f"{'online' if device.is_online else 'offline'} since {_date(device.seen_ns)}"
+    return f"{device.device}: {device.state}, {certificate}, {seen}, machine {device.serial}"
+
+
+def _date(time_ns: int) -> str:
+    instant = datetime.datetime.fromtimestamp(time_ns // 10**9, datetime.UTC)
+    return instant.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _duration_s(text: str) -> float:
+    match = re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 30m, 24h or 7d")
+    return int(match[1]) * _UNITS_S[match[2]]
