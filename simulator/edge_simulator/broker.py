@@ -6,7 +6,7 @@ machine can reach it. Never meant for a device in the field.
 
 from __future__ import annotations
 
-import ipaddress
+import getpass
 import logging
 import shutil
 import socket
@@ -14,11 +14,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self
 
+from edge_runtime.config.hosts import is_loopback
 from edge_runtime.errors import ConfigError, MissingExtra, SourceError
 
 __all__ = ["Broker", "BrokerChoice", "BrokerKind", "choose_broker", "free_port"]
@@ -69,13 +69,26 @@ class Broker:
         kind: Which one, see `choose_broker`.
         folder: Where its configuration and log go.
         host: Address to listen on; anything but loopback is refused.
+        is_persistent: Whether Mosquitto keeps its state on disk; the other one never does.
+        configure: Writes a configuration of Mosquitto for a port, and returns where it is;
+            None for one without accounts.
 
     Raises:
         ConfigError: ``host`` can be reached from other machines.
     """
 
-    def __init__(self, kind: BrokerKind, folder: Path, *, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        kind: BrokerKind,
+        folder: Path,
+        *,
+        host: str = "127.0.0.1",
+        is_persistent: bool = False,
+        configure: Callable[[int], Path] | None = None,
+    ) -> None:
         check_loopback(host)
+        self._is_persistent = is_persistent
+        self._configure = configure or self._without_accounts
         self.kind = kind
         self.host = host
         self.port = 0
@@ -105,12 +118,37 @@ class Broker:
             if self._launch():
                 return self
             self.stop()
-        raise SourceError(
+        raise self._refusal()
+
+    def _refusal(self) -> SourceError:
+        return SourceError(
             f"broker {self.kind} does not start: {self._last_words()}",
             where=f"{self.host}:{self.port}",
             expected=f"a listening broker within {_READY_S:g} s",
             remedy="Look at broker.log, or choose the other one with --broker.",
         )
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        """Send SIGKILL; returns when it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def restart(self) -> None:
+        """Start it again on the port it had.
+
+        Raises:
+            SourceError: It does not come up; its last words are shown.
+        """
+        self.stop()
+        if not self._launch():
+            self.stop()
+            raise self._refusal()
 
     def stop(self) -> None:
         """End the child process; safe to call twice."""
@@ -129,12 +167,7 @@ class Broker:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
@@ -162,26 +195,35 @@ class Broker:
     def _command(self) -> Sequence[str]:
         if self.kind == "iotcore":
             return [sys.executable, "-m", "edge_simulator.broker", self.host, str(self.port)]
+        return [_mosquitto() or "mosquitto", "-c", str(self._configure(self.port))]
+
+    def _without_accounts(self, port: int) -> Path:
         config = self._folder / "mosquitto.conf"
-        config.write_text(mosquitto_config(self.host, self.port))
-        return [_mosquitto() or "mosquitto", "-c", str(config)]
+        kept = self._folder if self._is_persistent else None
+        config.write_text(mosquitto_config(self.host, port, kept))
+        return config
 
     def _last_words(self) -> str:
         lines = self.log_path.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
 
 
-def mosquitto_config(host: str, port: int) -> str:
-    """Return a configuration for loopback: no accounts, nothing kept on disk.
+def mosquitto_config(host: str, port: int, kept: Path | None = None) -> str:
+    """Return a configuration for loopback, without accounts.
 
     Without ``set_tcp_nodelay`` small messages wait 40 ms for the kernel.
+
+    Args:
+        host: Address to listen on.
+        port: To listen on.
+        kept: Folder for its state; None keeps nothing on disk.
     """
     check_loopback(host)
     return "\n".join(
         [
             f"listener {port} {host}",
             "allow_anonymous true",
-            "persistence false",
+            *_persistence(kept),
             "set_tcp_nodelay true",
             f"max_packet_size {_PAYLOAD_BYTES}",
             "max_inflight_messages 100",
@@ -194,17 +236,25 @@ def mosquitto_config(host: str, port: int) -> str:
     )
 
 
+def _persistence(kept: Path | None) -> Sequence[str]:
+    if kept is None:
+        return ["persistence false"]
+    return [
+        "persistence true",
+        f"persistence_location {kept.absolute()}/",
+        "autosave_interval 1",
+        # Else root's Mosquitto becomes somebody who may not write there.
+        f"user {getpass.getuser()}",
+    ]
+
+
 def check_loopback(host: str) -> None:
     """Refuse an address that other machines can reach.
 
     Raises:
         ConfigError: ``host`` is no loopback address.
     """
-    try:
-        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
+    if not is_loopback(host):
         raise ConfigError(
             f"this broker would listen on {host!r}",
             where="broker",

@@ -3,6 +3,9 @@
 ::
 
     driver → device    {"release": {"turbine": 120}}      samples below 120 may be delivered
+                       {"clock_s": 3600.0}                your wall clock is so far ahead
+                       {"disk_full": true}                no file of yours grows until it is false
+                       {"fuse": ["commit", 3]}            end by SIGKILL at the third commit
                        {"status": true}                   say now what you are doing
                        {"stop": true}                     end cleanly
     device → driver    {"event": "rows.committed", "stream": "turbine", "position": 120}

@@ -12,17 +12,22 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from edge_runtime.clock import SystemClock
 from edge_runtime.config import DeviceConfig, load_device
 from edge_runtime.errors import EdgeError
 from edge_runtime.modes.edge import EdgeDevice
+from edge_runtime.sync.paho import PahoTransport
 from edge_simulator.control import Channel, Gate, connect, reader
+from edge_simulator.disk import Disk
+from edge_simulator.fuse import Fuse
 
-__all__ = ["main"]
+__all__ = ["ShiftedClock", "log_to_stderr", "main"]
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +38,10 @@ _DRAIN_S = 10.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one device under a driver and return its exit code."""
     args = _parser().parse_args(argv)
-    _log_to_stderr()
+    log_to_stderr()
     try:
         config = load_device(args.config)
-        return _run(config, connect(args.control))
+        return _run(config, connect(args.control), ShiftedClock(args.clock_s))
     except EdgeError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -46,19 +51,56 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m edge_simulator.device", description=__doc__)
     parser.add_argument("config", type=Path, help="device YAML")
     parser.add_argument("--control", required=True, metavar="127.0.0.1:PORT", help="the driver")
+    parser.add_argument(
+        "--clock-s", type=float, default=0.0, metavar="S", help="how far its wall clock is ahead"
+    )
     return parser
 
 
-def _run(config: DeviceConfig, channel: Channel) -> int:
-    gates = {stream: Gate() for stream in config.streams}
+class ShiftedClock(SystemClock):
+    """This machine's clock, with a wall time that is off by what a driver says.
+
+    Attributes:
+        offset_s: How far wall time is ahead of the machine's; set from any thread.
+    """
+
+    def __init__(self, offset_s: float = 0.0) -> None:
+        self.offset_s = offset_s
+
+    def now_ns(self) -> int:
+        """Wall time as the device sees it, ns since the Unix epoch, UTC."""
+        return super().now_ns() + round(self.offset_s * 1e9)
+
+
+class _Surroundings(msgspec.Struct, frozen=True, eq=False):
+    """What a driver may change around a device."""
+
+    gates: Mapping[str, Gate]
+    clock: ShiftedClock
+    disk: Disk
+    fuse: Fuse
+
+
+def _run(config: DeviceConfig, channel: Channel, clock: ShiftedClock) -> int:
+    fuse = Fuse()
+    around = _Surroundings(
+        {stream: Gate() for stream in config.streams}, clock, Disk(Path(config.state)), fuse
+    )
 
     def tell(event: str, facts: Mapping[str, object]) -> None:
         channel.send({"event": event, **facts})
 
-    device = EdgeDevice(config, paces=gates, on_event=tell)
+    device = EdgeDevice(
+        config,
+        clock=clock,
+        paces=around.gates,
+        on_event=tell,
+        connect=partial(PahoTransport, at_step=fuse.at_step),
+        at_step=fuse.at_step,
+    )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: device.stop())
-    reader(channel, lambda line: _obey(line, gates, device, channel), device.stop)
+    reader(channel, lambda line: _obey(line, around, device, channel), device.stop)
     ended = threading.Event()
     threading.Thread(target=_report, args=(device, channel, ended), daemon=True).start()
     try:
@@ -71,10 +113,14 @@ def _run(config: DeviceConfig, channel: Channel) -> int:
 
 
 def _obey(
-    line: Mapping[str, Any], gates: Mapping[str, Gate], device: EdgeDevice, channel: Channel
+    line: Mapping[str, Any], around: _Surroundings, device: EdgeDevice, channel: Channel
 ) -> None:
     for stream, index in line.get("release", {}).items():
-        gates[stream].release(index)
+        around.gates[stream].release(index)
+    around.clock.offset_s = line.get("clock_s", around.clock.offset_s)
+    if "disk_full" in line:
+        around.disk.set_full(line["disk_full"])
+    around.fuse.obey(line)
     if line.get("status"):
         channel.send(_status(device))
     if line.get("stop"):
@@ -90,7 +136,8 @@ def _status(device: EdgeDevice) -> dict[str, object]:
     return {"event": "status", **msgspec.to_builtins(device.status())}
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
+    """Log every step, with its facts."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Facts("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from edge_runtime.errors import SourceError
 from edge_simulator.control import Channel, listen, reader
 
-__all__ = ["ChildProcess", "DeviceProcess"]
+__all__ = ["Child", "ChildProcess", "DeviceProcess", "DrivenProcess", "Spawn"]
 
 _START_S = 30.0
 _STOP_S = 20.0
+
+
+class Child(Protocol):
+    """A process that was started here: a `ChildProcess`, or a `ForkedChild`."""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the present or last child."""
+        ...
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the child runs."""
+        ...
+
+    def start(self) -> None:
+        """Start it."""
+        ...
+
+    def kill(self) -> None:
+        """Send SIGKILL; returns when it is gone."""
+        ...
+
+    def join(self, timeout_s: float = ...) -> int | None:
+        """Wait for its end; SIGKILL after ``timeout_s``. Returns the exit code."""
+        ...
+
+    def last_words(self, lines: int = ...) -> str:
+        """Return the end of its log, for a message."""
+        ...
+
+
+Spawn = Callable[[Sequence[str], Path], Child]
+"""Makes a child of arguments and a log file; nothing is started yet."""
 
 
 class ChildProcess:
@@ -86,31 +118,30 @@ class ChildProcess:
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
 
 
-class DeviceProcess:
-    """A real device as a child, with its control channel.
+class DrivenProcess:
+    """A child with a control channel to it.
 
     Everything it tells is kept as the latest facts per stream and handed to
     ``on_event`` on the channel's reader thread. All other methods belong to
     the driver's thread.
 
     Args:
-        config: Device YAML.
         log_path: Takes its log.
         on_event: Called with every event; must be quick.
+        spawn: Makes the child.
     """
 
     def __init__(
         self,
-        config: Path,
         log_path: Path,
         on_event: Callable[[str, Mapping[str, Any]], None] = lambda _event, _facts: None,
+        spawn: Spawn = ChildProcess,
     ) -> None:
-        self._config = config
         self._log_path = log_path
         self._on_event = on_event
-        self._released: dict[str, int] = {}
+        self._spawn = spawn
         self._channel: Channel | None = None
-        self._child: ChildProcess | None = None
+        self._child: Child | None = None
         self._changed = threading.Condition()
         self._facts: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._is_calling = False
@@ -126,53 +157,48 @@ class DeviceProcess:
         """Whether the child runs."""
         return self._child is not None and self._child.is_alive
 
-    def start(self) -> None:
-        """Start it and take its call; what was released before is released again.
+    def start(self, command: Sequence[str]) -> None:
+        """Start it with ``--control`` and take its call.
+
+        Args:
+            command: Arguments after the Python executable.
 
         Raises:
             SourceError: It ends, or does not call, within 30 s; its last words are shown.
         """
         with listen() as server:
             address = f"127.0.0.1:{server.getsockname()[1]}"
-            command = ["-m", "edge_simulator.device", str(self._config), "--control", address]
-            self._child = ChildProcess(command, self._log_path)
+            self._child = self._spawn([*command, "--control", address], self._log_path)
             self._child.start()
             self._channel = Channel(self._accept(server, self._child))
         self.starts += 1
         self._is_calling = True
         reader(self._channel, self._take, self._end)
-        self.release(self._released)
 
-    def release(self, upto: Mapping[str, int]) -> None:
-        """Let samples below ``upto`` of each stream pass."""
-        self._released |= upto
-        if self._channel is not None and self._released:
-            self._channel.send({"release": dict(upto)})
-
-    def ask(self, timeout_s: float = 2.0) -> Mapping[str, Any]:
-        """Return its status as of now, or the latest it told if it does not answer."""
-        before = self.latest("status")
+    def send(self, message: Mapping[str, object]) -> None:
+        """Tell it something; nothing while it is down."""
         if self._channel is not None:
-            self._channel.send({"status": True})
-            self.wait_for(lambda: self._facts.get(("status", "")) is not before, timeout_s)
-        return self.latest("status")
+            self._channel.send(message)
 
     def kill(self) -> None:
         """SIGKILL by its process id; nothing is flushed."""
-        if self._child is not None and self._child.pid is not None:
-            os.kill(self._child.pid, signal.SIGKILL)
-            self._child.join()
+        if self._child is not None:
+            self._child.kill()
         self._hang_up()
 
     def stop(self, timeout_s: float = _STOP_S) -> int | None:
         """End it cleanly and return its exit code."""
         if self._child is None:
             return None
-        if self._channel is not None and self.is_alive:
-            self._channel.send({"stop": True})
+        if self.is_alive:
+            self.send({"stop": True})
         code = self._child.join(timeout_s)
         self._hang_up()
         return code
+
+    def join(self, timeout_s: float = _STOP_S) -> int | None:
+        """Wait for its end and return its exit code; negative for a signal."""
+        return self._child.join(timeout_s) if self._child else None
 
     def latest(self, event: str, stream: str = "") -> Mapping[str, Any]:
         """Return the newest facts of one event (and stream); empty when there are none."""
@@ -189,7 +215,7 @@ class DeviceProcess:
         """Return the end of its log."""
         return self._child.last_words() if self._child else ""
 
-    def _accept(self, server: socket.socket, child: ChildProcess) -> socket.socket:
+    def _accept(self, server: socket.socket, child: Child) -> socket.socket:
         server.settimeout(0.2)
         for _attempt in range(round(_START_S / 0.2)):
             try:
@@ -202,10 +228,10 @@ class DeviceProcess:
             return connection
         child.kill()
         raise SourceError(
-            f"the device does not start:\n{child.last_words()}",
-            where=str(self._config),
+            f"the process does not start:\n{child.last_words()}",
+            where=str(self._log_path),
             expected=f"a call on the control channel within {_START_S:g} s",
-            remedy=f"Its log is {self._log_path}.",
+            remedy="Its log has the whole story.",
         )
 
     def _take(self, line: dict[str, Any]) -> None:
@@ -224,3 +250,105 @@ class DeviceProcess:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+
+
+class DeviceProcess:
+    """A real device as a child, with its control channel, see `DrivenProcess`.
+
+    What it was told about samples, clock and disk it is told again at every start.
+
+    Args:
+        config: Device YAML.
+        log_path: Takes its log.
+        on_event: Called with every event; must be quick.
+        spawn: Makes the child.
+    """
+
+    def __init__(
+        self,
+        config: Path,
+        log_path: Path,
+        on_event: Callable[[str, Mapping[str, Any]], None] = lambda _event, _facts: None,
+        spawn: Spawn = ChildProcess,
+    ) -> None:
+        self._config = config
+        self._process = DrivenProcess(log_path, on_event, spawn)
+        self._released: dict[str, int] = {}
+        self._clock_s = 0.0
+        self._is_disk_full = False
+        # What it told in an earlier life.
+        self._before: Mapping[str, Any] = {}
+        self.send, self.kill = self._process.send, self._process.kill
+        self.stop, self.join = self._process.stop, self._process.join
+        self.latest = self._process.latest
+        self.wait_for, self.last_words = self._process.wait_for, self._process.last_words
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the present or last child."""
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the child runs."""
+        return self._process.is_alive
+
+    @property
+    def starts(self) -> int:
+        """Times it was started."""
+        return self._process.starts
+
+    def start(self) -> None:
+        """Start it and take its call; what was released before is released again.
+
+        A disk that is full is full again once the device has come up: its own files
+        leave it the little room that opening them takes.
+
+        Raises:
+            SourceError: It ends, or does not call, within 30 s; its last words are shown.
+        """
+        self._before = self.latest("status")
+        command = ["-m", "edge_simulator.device", str(self._config)]
+        self._process.start([*command, "--clock-s", repr(self._clock_s)])
+        if self._is_disk_full:
+            self.wait_for(self._is_up, _START_S)
+            self.send({"disk_full": True})
+        self.release(self._released)
+
+    def release(self, upto: Mapping[str, int]) -> None:
+        """Let samples below ``upto`` of each stream pass."""
+        self._released |= upto
+        if self._released:
+            self.send({"release": dict(upto)})
+
+    def set_clock(self, ahead_s: float) -> None:
+        """Set its wall clock so far ahead of this machine's, now and at every start."""
+        self._clock_s = ahead_s
+        self.send({"clock_s": ahead_s})
+
+    def set_disk(self, *, is_full: bool) -> None:
+        """Leave no room on its disk, or give it back, now and after every start."""
+        self._is_disk_full = is_full
+        self.send({"disk_full": is_full})
+
+    def ask(self, timeout_s: float = 2.0) -> Mapping[str, Any]:
+        """Return its status as of now, or the latest it told if it does not answer."""
+        before = self.latest("status")
+        if self.is_alive:
+            self.send({"status": True})
+            self.wait_for(lambda: self.latest("status") is not before, timeout_s)
+        return self.latest("status")
+
+    def status(self) -> Mapping[str, Any]:
+        """Return the latest status of its present life; empty before the first."""
+        status = self.latest("status")
+        return {} if status is self._before else status
+
+    def has_full_disk(self) -> bool:
+        """Whether it has no room at present."""
+        return self._is_disk_full
+
+    def _is_up(self) -> bool:
+        """Whether it has a base in every stream."""
+        status = self.status()
+        return bool(status) and all(each["base"] for each in status["streams"].values())

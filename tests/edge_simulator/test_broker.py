@@ -6,7 +6,7 @@ import pytest
 
 from edge_runtime.errors import ConfigError, MissingExtra
 from edge_simulator import broker as broker_module
-from edge_simulator.broker import Broker, choose_broker, free_port, mosquitto_config
+from edge_simulator.broker import Broker, BrokerKind, choose_broker, free_port, mosquitto_config
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])  # noqa: S104
@@ -81,3 +81,20 @@ def _connect(port: int) -> bytes:
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(bytes([0x10, len(body)]) + body)
         return connection.recv(4)
+
+
+@pytest.mark.parametrize(
+    "kind", ["iotcore", pytest.param("mosquitto", marks=pytest.mark.mosquitto)]
+)
+def test_a_killed_broker_comes_back_on_its_port(kind: BrokerKind, tmp_path: Path) -> None:
+    """SIGKILL ends it; clients find the next one where the last one was."""
+    with Broker(kind, tmp_path) as broker:
+        port, pid = broker.port, broker.pid
+
+        broker.kill()
+        assert not broker.is_alive
+        broker.restart()
+
+        assert broker.is_alive and broker.pid != pid
+        with socket.create_connection((broker.host, port), timeout=5):
+            assert broker.port == port

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from edge_cloud.jobs import JobRow, Jobs
+from edge_cloud.refresh import RefreshConfig
 from edge_cloud.rescore import rescore
 from edge_cloud.store import Store
 from edge_runtime.backends import load_session
@@ -51,6 +52,7 @@ class Run(msgspec.Struct, frozen=True, eq=False):
         rows: Rows that were replayed, from the first one after training.
         fan_rows: Rows of the fan that were replayed.
         bases: First and second base of the turbine.
+        refresh: What its cloud refreshed with.
         ledger: What the driver saw.
         bytes_up: From the devices.
         bytes_down: To the devices.
@@ -62,6 +64,7 @@ class Run(msgspec.Struct, frozen=True, eq=False):
     rows: int
     fan_rows: int
     bases: tuple[Bundle, Bundle]
+    refresh: RefreshConfig
     ledger: Ledger
     bytes_up: int
     bytes_down: int
@@ -159,7 +162,7 @@ def _answers(
     variants = {
         "edge_only": edge_only,
         "cloud_only": _cloud_only(run, store, sensors, sets),
-        "ridge_only": ridge_answers(run.bases[0], sensors, truth, start),
+        "ridge_only": ridge_answers(run.bases[0], sensors, truth, start, config=run.refresh),
         "hybrid": hybrid,
     }
     return Answers(expected, run.turbine.year[expected], truth, variants, effective), scores

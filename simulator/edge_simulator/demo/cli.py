@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from edge_runtime.errors import ConfigError, MissingExtra
+from edge_simulator.interrupt import terminated_like_interrupted
 
 __all__ = ["Demo"]
 
@@ -67,7 +64,7 @@ class Demo:
             is_headless=args.headless,
             has_report=not args.no_report,
         )
-        with _terminated_like_interrupted():
+        with terminated_like_interrupted():
             try:
                 return show(options)
             except KeyboardInterrupt:
@@ -80,19 +77,3 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f"--days is {args.days}", expected="at least 1")
     if not 0 <= args.human_seconds <= 600:
         raise ConfigError(f"--human-seconds is {args.human_seconds}", expected="0 to 600")
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal take the same way out as Ctrl-C, past every clean-up."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

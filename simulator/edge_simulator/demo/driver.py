@@ -10,28 +10,25 @@ import csv
 import io
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from edge_cloud.jobs import ENDED
-from edge_cloud.signing import sign_base, sign_layer
-from edge_runtime.bundle import assemble
+from edge_cloud.jobs import ENDED, JobRow
 from edge_runtime.errors import SourceError
-from edge_runtime.spec import Layer, ResidualLayer
-from edge_runtime.sync.messages import Signed
-from edge_runtime.update.trust import Statement
 from edge_simulator.demo.data import SENSORS, Turbine
 from edge_simulator.demo.evaluate import DAY_ROWS
-from edge_simulator.demo.keys import Keys
 from edge_simulator.demo.outcome import Marks, Update
 from edge_simulator.demo.script import Step, steps_between
 from edge_simulator.demo.stage import FAN, TURBINE, Stage
-from edge_simulator.demo.view import DeviceScene, Scene, View
-from edge_simulator.processes import DeviceProcess
+from edge_simulator.demo.view import Scene, View
+from edge_simulator.fleet.real_device import RealDevice
+from edge_simulator.fleet.view import looked_at
+from edge_simulator.keys import Keys
+from edge_simulator.screen import SPARK_POINTS
 
 __all__ = ["HUMAN_ROW_S", "LABEL_DELAY_ROWS", "Driver", "Ledger", "Plan", "Stopped"]
 
@@ -108,7 +105,7 @@ class Stopped(Exception):
 
 
 class Driver:
-    """Plays one run. Methods belong to one thread; `on_event` to the reader threads.
+    """Plays one run, on one thread.
 
     Args:
         turbine: All rows.
@@ -125,10 +122,10 @@ class Driver:
         self._first = turbine.first_row
         self._released = 0
         self._labelled = 0
-        self._is_cut = False
         self._is_acting = False
         self._base_job: str | None = None
         self._base_offered_s = 0.0
+        self._signal: deque[float] = deque(maxlen=SPARK_POINTS)
         self._errors: deque[tuple[float, float]] = deque(maxlen=_ERROR_SAMPLES)
         self.ledger = Ledger()
 
@@ -140,14 +137,11 @@ class Driver:
             SourceError: Something did not answer in time; the message says what.
         """
         self._stage, self._view = stage, view
-        self._show_process(self._scene.devices[0], stage.turbine)
-        self._show_process(self._scene.devices[1], stage.fan)
         self._scene.phase = "human speed" if self._plan.human_rows else "fast-forward"
         for day in range(self._plan.days):
             first = day * DAY_ROWS
             self._play_day(first, min(first + DAY_ROWS, self._plan.rows))
             self._scene.note_progress(day + 1, self._released)
-            stage.check_alive()
         self._perform(self._finish)
 
     # --- one day --------------------------------------------------------------------
@@ -188,6 +182,7 @@ class Driver:
         if self._is_cut:
             self.ledger.cut_rows += row - self._released
         self._released = row
+        self._stage.fleet.elapsed_ns = row * _HOUR_NS
         self._stage.turbine.release({TURBINE[1]: self._first + row})
 
     def _release_fan(self, row: int) -> None:
@@ -222,7 +217,7 @@ class Driver:
             self._sample_backlog(row)
 
     def _layers_made_ns(self) -> int:
-        turbine = self._stage.turbine
+        turbine = self._stage.turbine.process
         told = turbine.latest("layers.activated", TURBINE[1]).get("made_ns") or 0
         streams = turbine.latest("status").get("streams", {})
         return max(told, streams.get(TURBINE[1], {}).get("layers_made_ns") or 0)
@@ -239,14 +234,15 @@ class Driver:
         self._await(lambda: self._position() >= position, f"row {position - 1} in the outbox")
 
     def _position(self) -> int:
-        turbine = self._stage.turbine
-        told = turbine.latest("rows.committed", TURBINE[1]).get("position", 0)
-        return int(told)
+        return _committed(self._stage.turbine, TURBINE[1])
 
     def _sample_backlog(self, row: int) -> None:
-        waiting = int(self._stage.turbine.ask().get("backlog_rows", 0))
+        waiting = int(self._stage.turbine.process.ask().get("backlog_rows", 0))
         self.ledger.backlog.append((self._first + row, waiting))
-        self._scene.devices[0].backlog_rows = waiting
+
+    @property
+    def _is_cut(self) -> bool:
+        return self._stage.is_cut
 
     # --- what happens ---------------------------------------------------------------
 
@@ -273,9 +269,7 @@ class Driver:
         if self._is_cut:
             return
         self._sample_backlog(self._released)
-        self._stage.link.cut()
-        self._is_cut = True
-        self._scene.is_link_up = False
+        self._stage.toggle_link()
         self.ledger.marks.cut_first_row = self._first + self._released
         self._tell("the link is cut; the device goes on deciding", "yellow")
 
@@ -285,9 +279,8 @@ class Driver:
         self._await_committed(self._released)
         self._sample_backlog(self._released)
         waiting = self.ledger.backlog[-1][1]
-        self._stage.link.mend()
-        self._is_cut = False
-        self._scene.is_link_up = True
+        self._stage.fleet.look_around()
+        self._stage.toggle_link()
         self.ledger.marks.cut_last_row = self._first + self._released
         self._tell(f"the link is mended; {waiting} rows drain from the device's disk", "green")
 
@@ -297,33 +290,33 @@ class Driver:
         is_slow = row < self._plan.human_rows
         ahead = row + _KILL_ROWS if is_slow else row - row % DAY_ROWS + DAY_ROWS - 1
         self._release(min(ahead, self._plan.rows))
-        stage.turbine.kill()
+        stage.toggle_power()
         self.ledger.kills += 1
         self.ledger.marks.kill_row = self._first + row
-        self._scene.devices[0].is_alive = False
-        self._tell(f"SIGKILL to the device, pid {stage.turbine.pid}, in the middle of a day", "red")
-        self._view.refresh()
+        pid = stage.turbine.process.pid
+        self._tell(f"SIGKILL to the device, pid {pid}, in the middle of a day", "red")
+        self._refresh()
         killed_s = time.monotonic()
-        stage.turbine.start()
-        self._show_process(self._scene.devices[0], stage.turbine)
+        stage.toggle_power()
         self._await_committed(self._released)
         self.ledger.resume_s.append(time.monotonic() - killed_s)
-        text = f"it is back, pid {stage.turbine.pid}, and resumed from its last commit"
+        pid = stage.turbine.process.pid
+        text = f"it is back, pid {pid}, and resumed from its last commit"
         self._tell(text, "green")
 
     def _publish_base(self) -> None:
-        self._base_job = self._stage.publish_second_base()
+        self._base_job = self._stage.offer_second_base()
         self._base_offered_s = time.monotonic()
         ref = self._stage.turbine_second.ref
         self._tell(f"base {ref} is published, signed with the release key")
 
     def _note_base(self) -> None:
         """See whether the new base has become live, or was refused."""
-        job = self._stage.jobs.get(self._base_job) if self._base_job else None
+        job = self._job(self._base_job)
         if job is None or job.state not in ENDED:
             return
         seconds = time.monotonic() - self._base_offered_s
-        activated = self._stage.turbine.latest("base.activated", TURBINE[1])
+        activated = self._stage.turbine.process.latest("base.activated", TURBINE[1])
         self.ledger.marks.swap_row = activated.get("index")
         ref = self._stage.turbine_second.ref
         self._note_update(f"base {ref}", "the release key", job.state, job.reason, seconds)
@@ -333,7 +326,7 @@ class Driver:
 
     def _await_slow_base(self) -> None:
         """Let at most two days pass with a base on its way, then wait for its end."""
-        job = self._stage.jobs.get(self._base_job or "")
+        job = self._job(self._base_job)
         began = next((s.row for s in self._plan.story if s.act == "publish_base"), 0)
         if job is not None and self._released - began >= _SWAP_ROWS and not self._is_cut:
             self._await(
@@ -341,51 +334,25 @@ class Driver:
             )
 
     def _offer_tampered_base(self) -> None:
-        """Offer a base with one changed weight under the signature of the genuine one."""
-        stage = self._stage
-        genuine = stage.turbine_second
-        name = genuine.spec.artefacts[0].file
-        model = bytearray(genuine.files[name])
-        model[len(model) // 2] ^= 1
-        tampered = assemble({**genuine.files, name: bytes(model)}, "tampered")
-        key, layer_keys = stage.release_key, [stage.layer_key.public]
-        signed = sign_base(key, genuine, layer_keys, seq=3)
-        wanted = sign_base(key, tampered, layer_keys, seq=3)
-        # Who has no release key can only put new words under an old signature.
-        forged = Signed(wanted.payload, signed.key, signed.signature)
-        digest = msgspec.json.decode(forged.payload, type=Statement).digest
-        what = f"base {genuine.ref} with one bit of its weights flipped"
-        self._offer(what, "somebody without the release key", base=forged, requires=digest)
+        what = f"base {self._stage.turbine_second.ref} with one bit of its weights flipped"
+        sender = "somebody without the release key"
+        self._offer(what, sender, self._stage.offer_tampered_base)
 
     def _offer_wild_layer(self) -> None:
-        """Offer a layer far beyond its clamps, signed with the real layer key."""
-        stage, base = self._stage, self._stage.live_base()
-        body = ResidualLayer(intercept=500.0, weights=(0.0,) * len(SENSORS))
-        layer = Layer(
-            body=body,
-            requires=base.digest,
-            seq=1_000_000,
-            made_ns=_time_ns(self._released - 1),
-            scope=f"device:{TURBINE[0]}",
-        )
+        made_ns = _time_ns(self._released - 1)
         self._offer(
             "residual layer that adds 500 mg/m³",
             "a thief of the layer key",
-            layers=[sign_layer(stage.layer_key, layer)],
-            requires=base.digest,
+            lambda: self._stage.offer_wild_layer(made_ns),
         )
 
-    def _offer(self, what: str, sender: str, **offer: Any) -> None:
+    def _offer(self, what: str, sender: str, offer: Callable[[], str]) -> None:
         # Over a link that the viewer has cut no answer would come.
         self._mend()
-        device, stream = TURBINE
-        line = self._stage.turbine_first.spec.name
         offered_s = time.monotonic()
-        identity = self._stage.jobs.offer(
-            device=device, stream=stream, model=line, state="ready", **offer
-        )
+        identity = offer()
         self._await(lambda: self._has_ended(identity), f"an answer to {what}", polled=True)
-        job = self._stage.jobs.get(identity)
+        job = self._job(identity)
         state, reason = (job.state, job.reason) if job else ("silent", "")
         reason = reason.partition("\n")[0]
         self._note_update(what, sender, state, reason, time.monotonic() - offered_s)
@@ -397,8 +364,11 @@ class Driver:
         self.ledger.updates.append(Update(what, sender, day, state, reason, seconds))
         self._scene.refused += state == "refused"
 
+    def _job(self, identity: str | None) -> JobRow | None:
+        return self._stage.cloud.jobs.get(identity) if identity else None
+
     def _has_ended(self, identity: str) -> bool:
-        job = self._stage.jobs.get(identity)
+        job = self._job(identity)
         return job is not None and job.state in ENDED
 
     # --- the end --------------------------------------------------------------------
@@ -414,7 +384,7 @@ class Driver:
         self.ledger.rows_made = self._position() - self._first
         fan = self._stage.fan
         self._await(
-            lambda: fan.latest("rows.committed", FAN[1]).get("position", 0) >= self._plan.fan_rows,
+            lambda: _committed(fan, FAN[1]) >= self._plan.fan_rows,
             "the fan's last row",
             polled=True,
         )
@@ -426,9 +396,9 @@ class Driver:
     def _await(self, is_true: Callable[[], bool], what: str, *, polled: bool = False) -> None:
         """Wait with the screen alive, at most a minute."""
         deadline = time.monotonic() + _WAIT_S
-        turbine = self._stage.turbine
+        turbine = self._stage.turbine.process
         while not is_true():
-            if time.monotonic() > deadline or not turbine.is_alive:
+            if time.monotonic() > deadline:
                 raise SourceError(
                     f"no {what} within {_WAIT_S:g} s",
                     where=TURBINE[0],
@@ -450,12 +420,14 @@ class Driver:
             self._refresh()
 
     def _refresh(self) -> None:
-        scene, ledger = self._scene, self.ledger
+        scene, ledger, stage = self._scene, self.ledger, self._stage
+        stage.fleet.look_around()
+        scene.is_link_up = not stage.is_cut
+        scene.devices = [looked_at(stage.fleet, face) for face in scene.devices]
+        scene.devices[0] = msgspec.structs.replace(scene.devices[0], signal=tuple(self._signal))
         scene.note_progress(self._released // DAY_ROWS, self._released)
         scene.committed = ledger.layer_sets + sum(u.outcome == "committed" for u in ledger.updates)
-        counts = [self._stage.link.counts(), self._stage.fan_link.counts()]
-        scene.bytes_up = sum(count.bytes_up for count in counts)
-        scene.bytes_down = sum(count.bytes_down for count in counts)
+        scene.bytes_up, scene.bytes_down = stage.traffic()
         if self._errors:
             alone, hybrid = np.mean(list(self._errors), axis=0)
             scene.alone_error, scene.hybrid_error = float(alone), float(hybrid)
@@ -480,70 +452,36 @@ class Driver:
     def _tell(self, text: str, style: str = "") -> None:
         self._scene.tell(text, style)
 
-    def _show_process(self, scene: DeviceScene, process: DeviceProcess) -> None:
-        scene.pid, scene.is_alive = process.pid, True
+    # --- what the devices tell -----------------------------------------------------------
 
-    # --- reader threads ----------------------------------------------------------------
-
-    def on_event(self, device: str, event: str, facts: Mapping[str, Any]) -> None:
-        """Take what a device tells; called on its reader thread."""
-        scene = self._scene.devices[0 if device == TURBINE[0] else 1]
-        is_turbine = device == TURBINE[0]
+    def on_told(self, device: str, event: str, facts: Mapping[str, Any]) -> None:
+        """Take what a device tells."""
+        if device != TURBINE[0]:
+            return
         match event:
             case "estimates.made":
-                self._note_estimate(scene, facts, is_turbine=is_turbine)
+                self._note_estimate(facts)
             case "decision.made":
-                self._note_decision(scene, facts, is_turbine=is_turbine)
-            case "layers.activated" if is_turbine:
+                self.ledger.decisions += 1
+                self.ledger.cut_decisions += self._is_cut
+            case "layers.activated":
                 self.ledger.layer_sets += 1
                 self.ledger.activation_s.append(float(facts.get("seconds", 0.0)))
-            case "link.changed":
-                scene.is_connected = bool(facts.get("is_connected"))
-            case "status":
-                self._note_status(scene, facts)
 
-    def _note_estimate(
-        self, scene: DeviceScene, facts: Mapping[str, Any], *, is_turbine: bool
-    ) -> None:
-        values: Sequence[float] = facts["value"]
-        if not is_turbine:
-            scene.answers.append(max(values))
-            return
+    def _note_estimate(self, facts: Mapping[str, Any]) -> None:
         index = int(facts["index"])
-        scene.answers.append(values[0])
-        scene.signal.append(float(self._turbine.sensors[index, _SIGNAL]))
+        self._signal.append(float(self._turbine.sensors[index, _SIGNAL]))
         truth = float(self._turbine.nox[index])
-        self._errors.append((abs(facts["score"][0] - truth), abs(values[0] - truth)))
-
-    def _note_decision(
-        self, scene: DeviceScene, facts: Mapping[str, Any], *, is_turbine: bool
-    ) -> None:
-        verb = "starts" if facts["edge"] == "start" else "ends"
-        scene.decision = f"{facts['label']} {verb} at {facts['value']:.1f}, row {facts['index']}"
-        if is_turbine:
-            self.ledger.decisions += 1
-            self.ledger.cut_decisions += self._is_cut
-
-    def _note_status(self, scene: DeviceScene, facts: Mapping[str, Any]) -> None:
-        scene.is_connected = bool(facts.get("is_connected"))
-        scene.backlog_rows = int(facts.get("backlog_rows", 0))
-        for stream in facts.get("streams", {}).values():
-            scene.base = self._refs.get(stream["base"], stream["base"][:12])
-            is_bare = stream["layers_made_ns"] is None
-            scene.layers = "no layers yet" if is_bare else f"with layers {stream['effective_id']}"
-
-    @property
-    def _refs(self) -> Mapping[str, str]:
-        stage = getattr(self, "_stage", None)
-        if stage is None:
-            return {}
-        bundles = (stage.turbine_first, stage.turbine_second, stage.fan_first)
-        return {bundle.digest: bundle.ref for bundle in bundles}
+        self._errors.append((abs(facts["score"][0] - truth), abs(facts["value"][0] - truth)))
 
 
 def _time_ns(row: int) -> int:
     return _FIRST_NS + row * _HOUR_NS
 
 
-def _is_drained(device: DeviceProcess) -> bool:
-    return int(device.ask().get("backlog_rows", -1)) == 0
+def _committed(device: RealDevice, stream: str) -> int:
+    return int(device.process.latest("rows.committed", stream).get("position", 0))
+
+
+def _is_drained(device: RealDevice) -> bool:
+    return int(device.process.ask().get("backlog_rows", -1)) == 0

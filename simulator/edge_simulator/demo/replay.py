@@ -37,10 +37,7 @@ from edge_simulator.demo.data import load_turbine
 from edge_simulator.demo.evaluate import DAY_ROWS
 from edge_simulator.demo.outcome import Replay
 
-__all__ = ["REFRESH", "Case", "Inputs", "Replays", "ridge_answers", "run_case"]
-
-REFRESH = RefreshConfig(line="turbine-nox", row_half_life=84.0)
-"""What the demo's cloud refreshes with; its constants were chosen on replays of 2012."""
+__all__ = ["Case", "Inputs", "Replays", "ridge_answers", "run_case"]
 
 _HOUR_NS = 3_600_000_000_000
 _LOOK_BACK_ROWS = 1000
@@ -78,12 +75,14 @@ class Inputs(msgspec.Struct, frozen=True):
         bundles: First and second base.
         last_row: Data row to stop before.
         swap_row: Data row from which the second base is live.
+        refresh: What the live run's cloud refreshes with.
     """
 
     rows_path: Path
     bundles: tuple[Path, Path]
     last_row: int
     swap_row: int
+    refresh: RefreshConfig
 
 
 class Replays:
@@ -129,8 +128,11 @@ def run_case(inputs: Inputs, case: Case) -> Replay:
     rows = np.arange(turbine.first_row, inputs.last_row)
     truth, sensors = turbine.nox[rows], turbine.sensors[rows]
     swap = min(max(inputs.swap_row - turbine.first_row, 0), len(rows))
+    config = inputs.refresh
     parts = [
-        _Based(load_bundle(path), case.kinds, sensors).answers(truth, first, last, case.delay_rows)
+        _Based(load_bundle(path), case.kinds, sensors, config).answers(
+            truth, first, last, case.delay_rows
+        )
         for path, first, last in zip(inputs.bundles, (0, swap), (swap, len(rows)), strict=True)
         if first < last
     ]
@@ -138,7 +140,9 @@ def run_case(inputs: Inputs, case: Case) -> Replay:
     if not case.has_ridge:
         return Replay(case.name, hybrid)
     base = load_bundle(inputs.bundles[0])
-    ridge = ridge_answers(base, sensors, truth, turbine.training_mean, case.delay_rows)
+    ridge = ridge_answers(
+        base, sensors, truth, turbine.training_mean, case.delay_rows, config=config
+    )
     return Replay(case.name, hybrid, _by_year(np.abs(ridge - truth), turbine.year[rows]))
 
 
@@ -148,7 +152,8 @@ def ridge_answers(
     truth: np.ndarray,
     start: float,
     delay_rows: int = 24,
-    config: RefreshConfig = REFRESH,
+    *,
+    config: RefreshConfig,
 ) -> np.ndarray:
     """Return the answers of the same daily ridge without the network, shape (n,).
 
@@ -179,7 +184,14 @@ def ridge_answers(
 class _Based:
     """One base over all rows: its answers with layers refreshed every day."""
 
-    def __init__(self, bundle: Bundle, kinds: tuple[LayerKind, ...], sensors: np.ndarray) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        kinds: tuple[LayerKind, ...],
+        sensors: np.ndarray,
+        config: RefreshConfig,
+    ) -> None:
+        self._config = config
         session = open_session(bundle)
         self._spec = _limited(bundle, kinds)
         self._scorer = Scorer(self._spec, session)
@@ -202,14 +214,14 @@ class _Based:
     ) -> np.ndarray:
         known = _known(start, delay_rows)
         bodies: tuple[LayerBody, ...] = ()
-        if known >= REFRESH.min_rows and self._spec.clamps.kinds:
+        if known >= self._config.min_rows and self._spec.clamps.kinds:
             oldest = max(0, start - _LOOK_BACK_ROWS)
             bodies = choose(
                 _part(self._trail, oldest, start),
                 _labels(truth, oldest, known, delay_rows),
                 start * _HOUR_NS,
                 spec=self._spec,
-                config=REFRESH,
+                config=self._config,
                 score=self._score,
                 memory=memory,
             ).bodies
@@ -229,7 +241,7 @@ class _Based:
             requires=self._pipeline.base,
             seq=start,
             made_ns=(known - 1 if is_prior else start - 1) * _HOUR_NS,
-            half_life_s=REFRESH.prior_half_life_s if is_prior else None,
+            half_life_s=self._config.prior_half_life_s if is_prior else None,
         )
 
 

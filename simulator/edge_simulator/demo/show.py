@@ -12,17 +12,20 @@ from rich.console import Console
 
 from edge_simulator.broker import BrokerChoice
 from edge_simulator.demo.assess import Assessment, Run, assess, write_estimates
-from edge_simulator.demo.data import Places, Turbine, find_places, load_turbine, read_columns
+from edge_simulator.demo.data import Turbine, load_turbine, read_columns
 from edge_simulator.demo.driver import HUMAN_ROW_S, Driver, Plan, Stopped
 from edge_simulator.demo.evaluate import DAY_ROWS
-from edge_simulator.demo.keys import Keys, keys_of_terminal
 from edge_simulator.demo.outcome import Outcome, Replay
 from edge_simulator.demo.plots import draw_all
 from edge_simulator.demo.replay import Inputs, Replays
 from edge_simulator.demo.report import error_table, moments_text, write_report
 from edge_simulator.demo.script import full_story
-from edge_simulator.demo.stage import Folders, Stage, clean_folder
-from edge_simulator.demo.view import DeviceScene, LineView, LiveView, Scene, View
+from edge_simulator.demo.stage import FAN, TURBINE, Folders, Stage, clean_folder, demo_fleet
+from edge_simulator.demo.view import LineView, Scene, View, live_view
+from edge_simulator.fleet.load import Fleet
+from edge_simulator.keys import Keys, keys_of_terminal
+from edge_simulator.places import Places, find_places
+from edge_simulator.screen import Face
 
 __all__ = ["Options", "show"]
 
@@ -62,6 +65,7 @@ class _Setup(msgspec.Struct, frozen=True, eq=False):
     turbine: Turbine
     plan: Plan
     folders: Folders
+    fleet: Fleet
 
     @property
     def last_row(self) -> int:
@@ -111,7 +115,8 @@ def _setup(options: Options) -> _Setup:
     places = find_places()
     turbine = load_turbine(places.turbine_rows)
     plan = _plan(options, turbine, places)
-    return _Setup(options, places, turbine, plan, clean_folder(options.out.absolute()))
+    fleet = msgspec.structs.replace(demo_fleet(), broker=options.broker)
+    return _Setup(options, places, turbine, plan, clean_folder(options.out.absolute()), fleet)
 
 
 def _plan(options: Options, turbine: Turbine, places: Places) -> Plan:
@@ -132,15 +137,20 @@ def _screen(stack: ExitStack, setup: _Setup, console: Console) -> _Screen:
     scene = Scene(
         setup.plan.days,
         [
-            DeviceScene("turbine-1", "NOx of a gas turbine, int8 TFLite", "mg/m³ NOx", "MWh"),
-            DeviceScene("fan-1", "unbalance of a fan, int8 ONNX", "probability"),
+            Face(
+                name=TURBINE[0],
+                what="NOx of a gas turbine, int8 TFLite",
+                unit="mg/m³ NOx",
+                signal_unit="MWh",
+            ),
+            Face(name=FAN[0], what="unbalance of a fan, int8 ONNX", unit="probability"),
         ],
     )
     is_headless = setup.options.is_headless
     keys = Keys() if is_headless else stack.enter_context(keys_of_terminal())
     scene.keys = _HELP if keys.is_live else ""
     is_live = console.is_terminal and not is_headless
-    view: View = LiveView(scene, console) if is_live else LineView(scene, console)
+    view: View = live_view(scene, console) if is_live else LineView(scene, console)
     return _Screen(scene, stack.enter_context(view), keys)
 
 
@@ -149,20 +159,12 @@ def _run(setup: _Setup, screen: _Screen) -> tuple[Assessment, Sequence[tuple[int
     driver = Driver(setup.turbine, setup.plan, screen.scene, screen.keys)
     with ExitStack() as stack:
         replays = _begun_replays(stack, setup)
-        stage = Stage(
-            setup.folders,
-            setup.places,
-            broker=setup.options.broker,
-            first_row=setup.turbine.first_row,
-            last_row=setup.last_row,
-            on_event=driver.on_event,
-        )
+        stage = Stage(setup.folders, setup.places, setup.fleet, driver.on_told)
         screen.tell(_broker_line(stage))
         with stage:
             driver.play(stage, screen.view)
-            stage.end_devices()
-            stage.end_cloud()
-            counts = [stage.link.counts(), stage.fan_link.counts()]
+            stage.fleet.end()
+            bytes_up, bytes_down = stage.traffic()
         screen.scene.phase = "judging"
         screen.tell("every process has ended; joining source rows with the store")
         run = Run(
@@ -171,10 +173,11 @@ def _run(setup: _Setup, screen: _Screen) -> tuple[Assessment, Sequence[tuple[int
             rows=setup.plan.rows,
             fan_rows=setup.plan.fan_rows,
             bases=(stage.turbine_first, stage.turbine_second),
+            refresh=setup.fleet.refresh[0],
             ledger=driver.ledger,
-            bytes_up=sum(count.bytes_up for count in counts),
-            bytes_down=sum(count.bytes_down for count in counts),
-            broker=stage.broker.kind,
+            bytes_up=bytes_up,
+            bytes_down=bytes_down,
+            broker=stage.fleet.broker.kind,
         )
         return assess(run, _results(replays)), driver.ledger.backlog
 
@@ -189,6 +192,7 @@ def _begun_replays(stack: ExitStack, setup: _Setup) -> Replays | None:
         bundles=(setup.places.turbine_first, setup.places.turbine_second),
         last_row=setup.last_row,
         swap_row=turbine.first_row + _rows_of_first_year(turbine),
+        refresh=setup.fleet.refresh[0],
     )
     return stack.enter_context(Replays(inputs))
 
@@ -198,7 +202,7 @@ def _results(replays: Replays | None) -> tuple[Sequence[Replay], Sequence[Replay
 
 
 def _broker_line(stage: Stage) -> str:
-    if stage.broker.kind == "mosquitto":
+    if stage.fleet.broker.kind == "mosquitto":
         return "broker: Mosquitto, which is installed here, on 127.0.0.1"
     return "broker: iotcore from PyPI on 127.0.0.1 (Mosquitto is not installed or not wanted)"
 

@@ -1,34 +1,33 @@
-"""Everything real that the demo runs: keys, configurations, broker, link, cloud, devices.
+"""The demo's fleet on its stage, and the offers of the story that no fleet makes by itself.
 
-All of it lives in one folder, which is made anew at every run.
+Broker, lines, cloud and devices are those of `edge-runtime simulate`. All of it
+lives in one folder, which is made anew at every run.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import msgspec
-import yaml
 
-from edge_cloud.jobs import Jobs
-from edge_cloud.registry import Registry
-from edge_cloud.signing import SigningKey, sign_base
-from edge_cloud.store import Store
-from edge_runtime.bundle import Bundle, load_bundle
-from edge_runtime.errors import ConfigError, SourceError
-from edge_simulator.broker import Broker, BrokerChoice, choose_broker
-from edge_simulator.demo.data import Places
-from edge_simulator.demo.replay import REFRESH
-from edge_simulator.link import LinkProxy
-from edge_simulator.processes import ChildProcess, DeviceProcess
+from edge_cloud.signing import sign_layer
+from edge_runtime.bundle import Bundle, assemble, load_bundle
+from edge_runtime.errors import ConfigError
+from edge_runtime.spec import Layer, ResidualLayer
+from edge_runtime.sync.messages import Signed
+from edge_runtime.update.trust import Statement
+from edge_simulator.fleet.config import Cut, FaultConfig, PowerOff, Update
+from edge_simulator.fleet.faults import by_hand
+from edge_simulator.fleet.ingest import RealCloud
+from edge_simulator.fleet.load import Fleet, load_fleet
+from edge_simulator.fleet.processes import OnTold, Processes
+from edge_simulator.fleet.real_device import RealDevice
+from edge_simulator.places import Places, find_places
 
-__all__ = ["FAN", "TURBINE", "Folders", "Stage", "clean_folder"]
+__all__ = ["FAN", "TURBINE", "Folders", "Stage", "clean_folder", "demo_fleet"]
 
 TURBINE = ("turbine-1", "turbine")
 """Device id and stream of the gas turbine."""
@@ -37,28 +36,22 @@ FAN = ("fan-1", "fan")
 
 _MARKER = ".edge-runtime-demo"
 _MARK = "Made by edge-runtime demo; the next run deletes this folder's contents.\n"
-_FIRST_TIME = datetime(2013, 1, 1, tzinfo=UTC)
-_FAN_RATE_HZ = 50.0
-_COMMIT_S = 0.002
-_CLOUD_STOP_S = 15.0
+_FLEET = Path(__file__).with_name("demo.yaml")
+# Nothing that a thief signs may fail for its number alone.
+_THIEF_SEQ = 1_000_000
+_FORGED_SEQ = 3
+_WILD = 500.0
 
-OnEvent = Callable[[str, str, Mapping[str, Any]], None]
+
+def demo_fleet() -> Fleet:
+    """Read the demo's fleet; its paths are relative to the recordings that come along."""
+    return load_fleet(_FLEET, folder=find_places().root)
 
 
 class Folders(msgspec.Struct, frozen=True):
     """Where the demo keeps what it makes."""
 
     root: Path
-
-    @property
-    def keys(self) -> Path:
-        """Release key and layer key, mode 0600."""
-        return self.root / "keys"
-
-    @property
-    def bundles(self) -> Path:
-        """Copies of the bundles, with the statements signed in this run."""
-        return self.root / "bundles"
 
     @property
     def store(self) -> Path:
@@ -74,10 +67,6 @@ class Folders(msgspec.Struct, frozen=True):
     def logs(self) -> Path:
         """What every process printed."""
         return self.root / "logs"
-
-    def config(self, name: str) -> Path:
-        """YAML of the cloud or of a device."""
-        return self.root / f"{name}.yaml"
 
 
 def clean_folder(root: Path) -> Folders:
@@ -98,8 +87,7 @@ def clean_folder(root: Path) -> Folders:
     root.mkdir(parents=True, exist_ok=True)
     (root / _MARKER).write_text(_MARK)
     folders = Folders(root)
-    for path in (folders.keys, folders.bundles, folders.store, folders.inbox, folders.logs):
-        path.mkdir(parents=True)
+    folders.inbox.mkdir(parents=True)
     return folders
 
 
@@ -109,203 +97,133 @@ class Stage:
     Args:
         folders: Cleaned.
         places: Inputs.
-        broker: Which broker.
-        first_row: First data row of the turbine's replay.
-        last_row: Data row to stop before.
-        on_event: Called with device, event and facts, on reader threads.
+        fleet: The demo's.
+        on_told: Called with device, event and facts, on the driver's thread.
+
+    Attributes:
+        folders: Where everything is.
+        fleet: Runs while the context lasts.
+        turbine: The first device.
+        fan: The second one.
+        turbine_first: Base that the first device begins with.
+        turbine_second: Base that it is offered.
     """
 
-    def __init__(
-        self,
-        folders: Folders,
-        places: Places,
-        *,
-        broker: BrokerChoice,
-        first_row: int,
-        last_row: int,
-        on_event: OnEvent,
-    ) -> None:
+    def __init__(self, folders: Folders, places: Places, fleet: Fleet, on_told: OnTold) -> None:
         self.folders = folders
-        self.first_row = first_row
-        self._places = places
-        self._last_row = last_row
-        self._on_event = on_event
-        self._stack = ExitStack()
-        self.release_key = SigningKey.generate()
-        self.layer_key = SigningKey.generate()
         self.turbine_first = load_bundle(places.turbine_first)
         self.turbine_second = load_bundle(places.turbine_second)
-        self.fan_first = load_bundle(places.fan_first)
-        self.broker = Broker(choose_broker(broker), folders.logs)
+        self._second = Update(stream=TURBINE[1], bundle=places.turbine_second)
+        self.fleet = Processes(fleet, folders.root, on_told)
 
     def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self._write_files()
-            stack.enter_context(self.broker)
-            self._write_cloud_config()
-            target = (self.broker.host, self.broker.port)
-            self.link = stack.enter_context(LinkProxy(target=target))
-            # The second device has a line of its own: a cut concerns the first.
-            self.fan_link = stack.enter_context(LinkProxy(target=target))
-            self._write_device_configs()
-            self.store = Store(self.folders.store)
-            stack.callback(self.store.close)
-            self.registry, self.jobs = Registry(self.store), Jobs(self.store)
-            self.cloud = self._started_cloud(stack)
-            self.turbine = self._started_device(stack, TURBINE[0])
-            self.fan = self._started_device(stack, FAN[0])
-            self._stack = stack.pop_all()
+        try:
+            self.fleet.start()
+        except BaseException:
+            self.fleet.close()
+            raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
+    def __exit__(self, *_: object) -> None:
+        self.fleet.close()
 
-    def end_devices(self) -> None:
-        """End both devices cleanly; what they have sent is in the store."""
-        self.turbine.stop()
-        self.fan.stop()
+    @property
+    def turbine(self) -> RealDevice:
+        """The gas turbine's device."""
+        return self.fleet.devices[TURBINE[0]]
 
-    def end_cloud(self) -> None:
-        """End the cloud cleanly."""
-        self.cloud.stop(_CLOUD_STOP_S)
+    @property
+    def fan(self) -> RealDevice:
+        """The fan's device."""
+        return self.fleet.devices[FAN[0]]
 
-    def check_alive(self) -> None:
-        """See that the cloud has not died.
+    @property
+    def cloud(self) -> RealCloud:
+        """The cloud; a twin could not compute layers."""
+        cloud = self.fleet.cloud
+        assert isinstance(cloud, RealCloud)  # noqa: S101 - demo.yaml says so
+        return cloud
 
-        Raises:
-            SourceError: It has; its last words are shown.
+    @property
+    def is_cut(self) -> bool:
+        """Whether the turbine's link is cut."""
+        return "cut" in self.fleet.troubles[TURBINE[0]].kinds
+
+    def traffic(self) -> tuple[int, int]:
+        """Return bytes up and down so far, over all lines."""
+        counts = [device.line.counts() for device in self.fleet.devices.values()]
+        return sum(count.bytes_up for count in counts), sum(count.bytes_down for count in counts)
+
+    # --- what happens to the turbine ------------------------------------------------------
+
+    def toggle_link(self) -> None:
+        """Cut its link, or mend it."""
+        self._toggle(Cut(lasts="0s"))
+
+    def toggle_power(self) -> None:
+        """Kill its process, or start it again."""
+        self._toggle(PowerOff(lasts="0s"))
+
+    def offer_second_base(self) -> str:
+        """Offer base 2.0.0, signed with the release key; return the job's id."""
+        self._toggle(self._second)
+        return [row.job.id for row in self.cloud.jobs.all() if row.kind == "base"][-1]
+
+    def offer_tampered_base(self) -> str:
+        """Offer a base with one changed weight under the signature of the genuine one."""
+        genuine, workshop = self.turbine_second, self.fleet.workshop
+        name = genuine.spec.artefacts[0].file
+        model = bytearray(genuine.files[name])
+        model[len(model) // 2] ^= 1
+        tampered = assemble({**genuine.files, name: bytes(model)}, "tampered")
+        signed = workshop.sign(genuine, seq=_FORGED_SEQ)
+        wanted = workshop.sign(tampered, seq=_FORGED_SEQ)
+        # Who has no release key can only put new words under an old signature.
+        forged = Signed(wanted.payload, signed.key, signed.signature)
+        return self._offer(
+            base=forged, requires=msgspec.json.decode(forged.payload, type=Statement).digest
+        )
+
+    def offer_wild_layer(self, made_ns: int) -> str:
+        """Offer a layer far beyond its clamps, signed with the real layer key.
+
+        Args:
+            made_ns: Event time up to which it pretends to know.
         """
-        if not self.cloud.is_alive:
-            raise SourceError(
-                f"the cloud process has ended:\n{self.cloud.last_words()}",
-                where=str(self.cloud.log_path),
-                expected="a cloud that runs until it is told to end",
-                remedy="Its log has the whole story.",
-            )
-
-    def publish_second_base(self) -> str:
-        """Sign base 2.0.0 with the release key and offer it; return the job's id.
-
-        The same calls as ``edge-runtime cloud publish``, on the same store.
-        """
-        signed = sign_base(self.release_key, self.turbine_second, [self.layer_key.public], seq=2)
-        entry = self.registry.add(self.turbine_second, signed)
-        return self.jobs.publish(self.registry, entry.digest, [TURBINE[0]])[0]
+        base, key = self.live_base(), self.fleet.workshop.layer_key
+        assert key is not None  # noqa: S101 - demo.yaml refreshes layers
+        layer = Layer(
+            body=ResidualLayer(intercept=_WILD, weights=(0.0,) * len(base.spec.stream.names)),
+            requires=base.digest,
+            seq=_THIEF_SEQ,
+            made_ns=made_ns,
+            scope=f"device:{TURBINE[0]}",
+        )
+        return self._offer(layers=[sign_layer(key, layer)], requires=base.digest)
 
     def live_base(self) -> Bundle:
         """Return the base that the turbine's device says it runs."""
-        life = self.jobs.life(TURBINE[0])
+        life = self.cloud.jobs.life(TURBINE[0])
         digest = life.base.get(TURBINE[1], "") if life else ""
         is_second = digest == self.turbine_second.digest
         return self.turbine_second if is_second else self.turbine_first
 
-    # --- files ----------------------------------------------------------------------
+    def _toggle(self, config: FaultConfig) -> None:
+        self.fleet.toggle(TURBINE[0], by_hand(config))
 
-    def _write_files(self) -> None:
-        self.release_key.save(self.folders.keys / "release.key")
-        self.layer_key.save(self.folders.keys / "layer.key")
-        for path, bundle in (
-            (self._places.turbine_first, self.turbine_first),
-            (self._places.fan_first, self.fan_first),
-        ):
-            copy = self.folders.bundles / path.name
-            shutil.copytree(path, copy)
-            signed = sign_base(self.release_key, bundle, [self.layer_key.public], seq=1)
-            statement = copy.with_name(f"{copy.name}.signed.json")
-            statement.write_bytes(msgspec.json.encode(signed))
-
-    def _write_cloud_config(self) -> None:
-        broker = {"port": self.broker.port, "protocol": self.broker.protocol}
-        refresh = {"line": REFRESH.line, "row_half_life": REFRESH.row_half_life}
-        self._write(
-            "cloud",
-            {
-                "schema": 1,
-                "store": "store",
-                "broker": broker,
-                "keys": {"layer": "keys/layer.key"},
-                "bundles": [f"bundles/{path.name}" for path in _factory(self._places)],
-                "refresh": [refresh],
-            },
+    def _offer(
+        self, *, requires: str, base: Signed | None = None, layers: Sequence[Signed] = ()
+    ) -> str:
+        device, stream = TURBINE
+        return self.cloud.jobs.offer(
+            device=device,
+            stream=stream,
+            model=self.turbine_first.spec.name,
+            base=base,
+            layers=layers,
+            requires=requires,
+            state="ready",
         )
-
-    def _write_device_configs(self) -> None:
-        # Row 0 of the file lies before 2013: times count from there.
-        start = _FIRST_TIME - timedelta(hours=self.first_row)
-        turbine = {
-            "kind": "csv",
-            "path": str(self._places.turbine_rows),
-            "first_row": self.first_row,
-            "last_row": self._last_row,
-            "time": {"start": start.strftime("%Y-%m-%dT%H:%M:%SZ"), "step_s": 3600.0},
-        }
-        fan = {
-            "kind": "csv",
-            "path": str(self._places.fan_rows),
-            "time": {
-                "start": _FIRST_TIME.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "step_s": 1 / _FAN_RATE_HZ,
-            },
-        }
-        self._write_device(TURBINE, turbine, self._places.turbine_first, self.link.port)
-        self._write_device(FAN, fan, self._places.fan_first, self.fan_link.port)
-
-    def _write_device(
-        self, names: tuple[str, str], source: Mapping[str, object], bundle: Path, port: int
-    ) -> None:
-        device, stream = names
-        self._write(
-            device,
-            {
-                "schema": 1,
-                "device": device,
-                "state": f"devices/{device}",
-                "streams": {
-                    stream: {
-                        "source": source,
-                        "model": {"bundle": f"bundles/{bundle.name}"}
-                        | ({"backend": "onnx"} if device == FAN[0] else {}),
-                        "upload": "windows",
-                    }
-                },
-                "sync": {"port": port, "protocol": self.broker.protocol},
-                "outbox": {"commit_s": _COMMIT_S},
-                "trust": {"release_keys": ["keys/release.key.pub"]},
-            },
-        )
-
-    def _write(self, name: str, document: dict[str, object]) -> None:
-        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-        self.folders.config(name).write_text(text)
-
-    # --- processes ------------------------------------------------------------------
-
-    def _started_cloud(self, stack: ExitStack) -> ChildProcess:
-        command = ["-m", "edge_runtime.cli", "cloud", "up", str(self.folders.config("cloud"))]
-        cloud = ChildProcess(command, self.folders.logs / "cloud.log")
-        cloud.start()
-        stack.callback(cloud.stop, _CLOUD_STOP_S)
-        return cloud
-
-    def _started_device(self, stack: ExitStack, name: str) -> DeviceProcess:
-        device = DeviceProcess(
-            self.folders.config(name),
-            self.folders.logs / f"{name}.log",
-            lambda event, facts: self._on_event(name, event, facts),
-        )
-        device.start()
-        stack.callback(device.stop)
-        return device
-
-
-def _factory(places: Places) -> tuple[Path, Path]:
-    """Return the bundles that the devices begin with."""
-    return places.turbine_first, places.fan_first
 
 
 def _remove(path: Path) -> None:

@@ -5,44 +5,20 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Protocol, Self
 
-import numpy as np
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["DeviceScene", "LineView", "LiveView", "Scene", "View", "render", "sparkline"]
+from edge_simulator.screen import Face, LiveScreen, device_panel, events_panel, head_panel
 
-_BLOCKS = "▁▂▃▄▅▆▇█"
-_SPARK_POINTS = 48
+__all__ = ["LineView", "Scene", "View", "live_view", "render"]
+
 _EVENT_LINES = 12
 _OTHER_LINES = 24
-_REDRAW_HZ = 8
 _LINE_S = 5.0
-
-
-class DeviceScene:
-    """One device as the viewer sees it; written by the driver, read when drawing."""
-
-    def __init__(self, name: str, what: str, unit: str = "", signal_unit: str = "") -> None:
-        self.name = name
-        self.what = what
-        self.unit = unit
-        self.signal_unit = signal_unit
-        self.pid: int | None = None
-        self.is_alive = False
-        self.is_connected = False
-        self.backlog_rows = 0
-        self.base = ""
-        self.layers = ""
-        self.decision = ""
-        self.signal: deque[float] = deque(maxlen=_SPARK_POINTS)
-        self.answers: deque[float] = deque(maxlen=_SPARK_POINTS)
 
 
 class Scene:
@@ -65,7 +41,7 @@ class Scene:
         keys: Help line; empty when nobody can press a key.
     """
 
-    def __init__(self, days: int, devices: Sequence[DeviceScene]) -> None:
+    def __init__(self, days: int, devices: Sequence[Face]) -> None:
         self.phase = "starting"
         self.day = 0
         self.days = days
@@ -123,51 +99,13 @@ class View(Protocol):
         """Begin to show."""
         ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End, leaving the terminal as it was."""
         ...
 
     def refresh(self) -> None:
         """Show what changed; cheap enough to be called at every step."""
         ...
-
-
-class LiveView:
-    """Redraws one screen; rich's own thread is not used, so that drawing never races."""
-
-    def __init__(self, scene: Scene, console: Console) -> None:
-        self._scene = scene
-        self._console = console
-        self._live = Live(self._drawing(), console=console, auto_refresh=False)
-        self._drawn = 0.0
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._live.update(self._drawing(), refresh=True)
-        self._live.stop()
-
-    def refresh(self) -> None:
-        """Redraw, at most eight times a second."""
-        now = time.monotonic()
-        if now - self._drawn >= 1 / _REDRAW_HZ:
-            self._drawn = now
-            self._live.update(self._drawing(), refresh=True)
-
-    def _drawing(self) -> RenderableType:
-        return render(self._scene, self._console.height)
 
 
 class LineView:
@@ -182,12 +120,7 @@ class LineView:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._print_events()
 
     def refresh(self) -> None:
@@ -205,70 +138,36 @@ class LineView:
             self._shown = event
 
 
+def live_view(scene: Scene, console: Console) -> LiveScreen:
+    """Return a view that redraws one screen."""
+    return LiveScreen(lambda: render(scene, console.height), console)
+
+
 def render(scene: Scene, height: int = 32) -> RenderableType:
     """Draw the whole screen on at most ``height`` lines, as far as that is possible."""
     return Group(
         _head(scene),
-        *(_device(device) for device in scene.devices),
+        *(device_panel(face) for face in scene.devices),
         _facts(scene),
-        _events(scene, max(2, min(_EVENT_LINES, height - _OTHER_LINES))),
+        events_panel(
+            [_event_line(event) for event in scene.events],
+            max(2, min(_EVENT_LINES, height - _OTHER_LINES)),
+        ),
     )
-
-
-def sparkline(values: Sequence[float]) -> str:
-    """Draw values as a row of blocks, from their lowest to their highest."""
-    if not len(values):
-        return ""
-    array = np.asarray(values, dtype=np.float64)
-    low, high = np.nanmin(array), np.nanmax(array)
-    if not high > low:
-        return _BLOCKS[3] * len(array)
-    levels = np.nan_to_num((array - low) / (high - low) * (len(_BLOCKS) - 1), nan=0.0)
-    return "".join(_BLOCKS[round(level)] for level in levels)
 
 
 # --- parts of the screen -------------------------------------------------------------
 
 
 def _head(scene: Scene) -> RenderableType:
-    line = Table.grid(expand=True, padding=(0, 1))
-    line.add_column(no_wrap=True)
-    line.add_column(ratio=1)
-    line.add_column(justify="right", no_wrap=True)
     remaining_s = scene.remaining_s()
-    left = f"{scene.year or '----'}  day {scene.day} of {scene.days}"
-    right = f"{scene.seconds:4.0f} s" + (f", {remaining_s:.0f} s to go" if remaining_s else "")
-    line.add_row(
-        Text(left, "bold"), ProgressBar(total=max(1, scene.days), completed=scene.day), right
+    return head_panel(
+        f"edge-runtime demo · {scene.phase}",
+        f"{scene.year or '----'}  day {scene.day} of {scene.days}",
+        f"{scene.seconds:4.0f} s" + (f", {remaining_s:.0f} s to go" if remaining_s else ""),
+        done=scene.day,
+        total=scene.days,
     )
-    return Panel(line, title=f"edge-runtime demo · {scene.phase}", title_align="left")
-
-
-def _device(device: DeviceScene) -> RenderableType:
-    grid = Table.grid(padding=(0, 1), expand=True)
-    grid.add_column(style="dim", no_wrap=True, width=9)
-    grid.add_column(no_wrap=True, ratio=1)
-    if device.signal:
-        now = f"  {device.signal[-1]:.1f} {device.signal_unit}"
-        grid.add_row("signal", Text(sparkline(device.signal), "dim") + Text(now, "dim"))
-    if device.answers:
-        now = f"  {device.answers[-1]:.2f} {device.unit}"
-        grid.add_row("answer", Text(sparkline(device.answers), "cyan") + Text(now, "bold"))
-    grid.add_row("decision", Text(device.decision or "none yet"))
-    grid.add_row("runs", Text(f"{device.base}  {device.layers}".strip() or "starting"))
-    rows = device.backlog_rows
-    waiting = f"{rows} rows wait on its disk" if rows else "no backlog"
-    grid.add_row("link", _state(device) + Text(f"  {waiting}"))
-    title = f"{device.name} · {device.what}" + (f" · pid {device.pid}" if device.pid else "")
-    return Panel(grid, title=title, title_align="left")
-
-
-def _state(device: DeviceScene) -> Text:
-    if not device.is_alive:
-        return Text("process down", "bold red")
-    if device.is_connected:
-        return Text("online", "green")
-    return Text("offline, deciding", "bold yellow")
 
 
 def _facts(scene: Scene) -> RenderableType:
@@ -291,14 +190,6 @@ def _error(scene: Scene) -> str:
     if scene.hybrid_error is None or scene.alone_error is None:
         return "labels come a day late"
     return f"network alone {scene.alone_error:.1f}, with layers {scene.hybrid_error:.1f} mg/m³"
-
-
-def _events(scene: Scene, count: int) -> RenderableType:
-    lines = [_event_line(event) for event in list(scene.events)[-count:]]
-    for line in lines:
-        line.no_wrap, line.overflow = True, "ellipsis"
-    lines += [Text()] * (count - len(lines))
-    return Panel(Group(*lines), title="what happened", title_align="left")
 
 
 def _event_line(event: tuple[float, int, str, str]) -> Text:

@@ -5,7 +5,8 @@ import pytest
 
 from edge_runtime.bundle import load_bundle
 from edge_runtime.errors import ConfigError
-from edge_simulator.demo.data import SENSORS, find_places, load_turbine
+from edge_simulator.demo.data import SENSORS, load_turbine
+from edge_simulator.places import find_places
 
 
 def test_the_committed_rows_are_what_the_demo_says() -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from edge_simulator.demo.data import find_places, load_turbine
+from edge_simulator.demo.data import load_turbine
 from edge_simulator.demo.judge import count_rows, read_stored, segment_paths
+from edge_simulator.places import find_places
 
 _DAYS = 6
 

@@ -61,7 +61,7 @@ def test_weeks_that_stay_together_widen_the_interval() -> None:
     assert together.high - together.low > 5 * (apart.high - apart.low)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 700), st.integers(0, 2**32 - 1))
 def test_an_interval_lies_within_the_errors(length: int, seed: int) -> None:
     """For any length, short ones too, an interval holds its value and stays in range."""

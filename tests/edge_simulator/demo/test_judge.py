@@ -105,7 +105,7 @@ def test_no_catalogue_is_an_error(tmp_path: Path) -> None:
         read_stored(tmp_path, "turbine-1", "turbine")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.sets(st.integers(0, 60)), st.lists(st.integers(0, 60)))
 def test_the_join_agrees_with_sets(expected: set[int], stored: list[int]) -> None:
     """For any rows the join counts what plain sets count."""

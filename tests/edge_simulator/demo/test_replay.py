@@ -5,8 +5,10 @@ from edge_runtime.backends import load_session
 from edge_runtime.bundle import Bundle, load_bundle
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.types import Windows
-from edge_simulator.demo.data import find_places, load_turbine
+from edge_simulator.demo.data import load_turbine
 from edge_simulator.demo.replay import Case, Inputs, ridge_answers, run_case
+from edge_simulator.demo.stage import demo_fleet
+from edge_simulator.places import find_places
 
 _KINDS = ("residual", "prior", "fusion", "normaliser")
 
@@ -17,7 +19,8 @@ def inputs() -> Inputs:
     places = find_places()
     first = load_turbine(places.turbine_rows).first_row
     last = first + 60 * 24
-    return Inputs(places.turbine_rows, (places.turbine_first, places.turbine_second), last, last)
+    bundles = (places.turbine_first, places.turbine_second)
+    return Inputs(places.turbine_rows, bundles, last, last, demo_fleet().refresh[0])
 
 
 def test_late_labels_cost_accuracy(inputs: Inputs) -> None:
@@ -50,9 +53,10 @@ def test_a_ridge_never_sees_a_label_before_its_time() -> None:
     truth = turbine.nox[rows]
     changed = truth.copy()
     changed[10 * 24 :] += 50
+    config = demo_fleet().refresh[0]
 
-    before = ridge_answers(bundle, turbine.sensors[rows], truth, 68.0)
-    after = ridge_answers(bundle, turbine.sensors[rows], changed, 68.0)
+    before = ridge_answers(bundle, turbine.sensors[rows], truth, 68.0, config=config)
+    after = ridge_answers(bundle, turbine.sensors[rows], changed, 68.0, config=config)
 
     first_change = np.flatnonzero(before != after)[0]
     assert first_change >= 10 * 24 + 24

@@ -1,10 +1,13 @@
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from edge_runtime.errors import ConfigError
-from edge_simulator.demo.stage import clean_folder
+from edge_simulator.demo.data import load_turbine
+from edge_simulator.demo.stage import FAN, TURBINE, clean_folder, demo_fleet
+from edge_simulator.places import find_places
 
 
 def test_a_second_run_empties_what_the_first_made(tmp_path: Path) -> None:
@@ -52,4 +55,17 @@ def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
     """A folder made by hand is fine as long as nothing is in it."""
     folders = clean_folder(tmp_path)
 
-    assert stat.S_ISDIR(folders.keys.stat().st_mode)
+    assert stat.S_ISDIR(folders.inbox.stat().st_mode)
+
+
+def test_the_fleet_begins_with_the_first_row_after_training() -> None:
+    """Its row and its time say the same: what was trained on is never replayed."""
+    fleet = demo_fleet()
+
+    turbine, fan = fleet.members
+    source = turbine.config.streams[TURBINE[1]].source
+    first = load_turbine(find_places().turbine_rows).first_row
+    start = datetime.fromisoformat(source["time"]["start"])
+    assert (turbine.name, fan.name) == (TURBINE[0], FAN[0])
+    assert source["first_row"] == turbine.feeds[TURBINE[1]].first == first
+    assert start + timedelta(hours=first) == datetime(2013, 1, 1, tzinfo=UTC)

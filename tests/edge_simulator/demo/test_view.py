@@ -1,20 +1,27 @@
 import io
 
+import msgspec
 import pytest
 from rich.console import Console
 
-from edge_simulator.demo.view import DeviceScene, LineView, LiveView, Scene, render, sparkline
+from edge_simulator.demo.view import LineView, Scene, live_view, render
+from edge_simulator.screen import Face
 
 
 @pytest.fixture
 def scene() -> Scene:
-    turbine = DeviceScene("turbine-1", "NOx of a gas turbine", "mg/m³", "MWh")
-    turbine.pid, turbine.is_alive = 4711, True
-    turbine.base, turbine.layers = "turbine-nox@1.0.0", "with layers 12ab"
-    turbine.decision = "nox-high starts at 81.2, row 15102"
-    turbine.signal.extend([130.0, 140.0, 135.0])
-    turbine.answers.extend([70.0, 75.0, 81.2])
-    scene = Scene(904, [turbine, DeviceScene("fan-1", "unbalance of a fan")])
+    turbine = Face(
+        name="turbine-1",
+        what="NOx of a gas turbine",
+        unit="mg/m³",
+        signal_unit="MWh",
+        pid=4711,
+        runs="turbine-nox@1.0.0 with layers 12ab",
+        decision="nox-high starts at 81.2, row 15102",
+        signal=(130.0, 140.0, 135.0),
+        answers=(70.0, 75.0, 81.2),
+    )
+    scene = Scene(904, [turbine, Face(name="fan-1", what="unbalance of a fan")])
     scene.tell("broker: iotcore from PyPI")
     return scene
 
@@ -45,7 +52,7 @@ def test_the_screen_says_what_runs_where(scene: Scene) -> None:
 def test_a_cut_link_cannot_be_overlooked(scene: Scene) -> None:
     """Offline is shown as a state in which the device decides, with what waits on its disk."""
     scene.is_link_up = False
-    scene.devices[0].backlog_rows = 120
+    scene.devices[0] = msgspec.structs.replace(scene.devices[0], backlog_rows=120)
 
     text = _drawn(scene)
 
@@ -85,7 +92,7 @@ def test_the_live_screen_is_drawn_without_a_terminal(scene: Scene) -> None:
     """The live view can be driven in a test: it draws at the end at the latest."""
     out = io.StringIO()
 
-    with LiveView(scene, Console(file=out, width=100, height=40, force_terminal=True)) as view:
+    with live_view(scene, Console(file=out, width=100, height=40, force_terminal=True)) as view:
         view.refresh()
 
     assert "turbine-1" in out.getvalue()
@@ -100,12 +107,3 @@ def test_a_pace_gives_the_time_to_go() -> None:
     scene.day = 20
     assert scene.rates() == (10.0, 240.0)
     assert scene.remaining_s() == 8.0
-
-
-@pytest.mark.parametrize(
-    ("values", "line"),
-    [([], ""), ([1.0, 1.0], "▄▄"), ([0.0, 7.0], "▁█"), ([0.0, float("nan"), 7.0], "▁▁█")],
-)
-def test_a_sparkline_spans_from_lowest_to_highest(values: list[float], line: str) -> None:
-    """Blocks are scaled to what is shown; constant and missing values do not break them."""
-    assert sparkline(values) == line

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import socket
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from edge_runtime.errors import ConfigError, SourceError
-from edge_simulator.link import LinkProxy, _Damage
+from edge_simulator.link import Chances, LinkProxy
 
 TIMEOUT_S = 10.0
 
@@ -132,6 +129,50 @@ def test_cut_resets_connections_and_refuses_new_ones_until_mended(link: LinkProx
         assert ask(client, b"after") == b"after"
 
 
+def test_a_reset_ends_what_is_open_and_nothing_else(link: LinkProxy) -> None:
+    """The client sees RST, not the end of the stream, and may connect again at once."""
+    with dial(link) as client:
+        assert ask(client, b"before") == b"before"
+        link.reset()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+    with dial(link) as client:
+        assert ask(client, b"after") == b"after"
+    assert link.counts().resets == 1
+
+
+def test_jitter_keeps_the_order_of_bytes(link: LinkProxy) -> None:
+    """However much the delay varies, bytes arrive whole and in order."""
+    link.jitter_s = 0.02
+    block = bytes(range(256)) * 2000
+
+    with dial(link) as client:
+        answer = ask(client, block)
+
+    assert answer == block
+
+
+def test_what_happens_to_bytes_follows_from_the_seed(echo: Echo) -> None:
+    """Two proxies with one seed lose, double and swap the same stretches; another one others."""
+    chances = Chances(drop=0.1, duplicate=0.1, reorder=0.1)
+    sent = bytes(range(256)) * 40
+    answers = []
+
+    for seed in (7, 7, 8):
+        with (
+            LinkProxy(target=echo.address, chances=chances, seed=seed) as link,
+            dial(link) as client,
+        ):
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
+            answers.append(receive(client, 10 * len(sent)))
+            counts = link.counts()
+            assert min(counts.dropped, counts.duplicated, counts.reordered) > 0
+
+    assert answers[0] == answers[1] != answers[2]
+
+
 def test_half_open_takes_bytes_and_answers_nothing(link: LinkProxy) -> None:
     """While half open, sending works and nothing comes back, on old and new connections."""
     with dial(link) as old:
@@ -179,32 +220,14 @@ def test_corruption_flips_single_bits_and_can_be_switched_off(link: LinkProxy) -
     block = bytes(100_000)
 
     with dial(link) as client:
-        link.corrupt(1e-3, seed=7)
+        link.chances = Chances(corrupt=1e-3)
         damaged = ask(client, block)
-        link.corrupt(0.0)
+        link.chances = Chances()
         whole = ask(client, block)
 
     hits = [byte for byte in damaged if byte]
     assert 100 < len(hits) < 400
     assert whole == block
-
-
-@settings(max_examples=50)
-@given(
-    seed=st.integers(0, 1000),
-    rate=st.sampled_from([1e-3, 0.02, 0.3, 1.0]),
-    cuts=st.lists(st.integers(0, 2000), max_size=8),
-)
-def test_damage_does_not_depend_on_blocks(seed: int, rate: float, cuts: list[int]) -> None:
-    """However a stream is cut into blocks, the same bytes are hit."""
-    stream = bytes(2000)
-    edges = [0, *sorted(cuts), len(stream)]
-    pieces = _Damage(rate, seed)
-
-    whole = _Damage(rate, seed).apply(stream)
-    joined = b"".join(pieces.apply(stream[a:b]) for a, b in itertools.pairwise(edges))
-
-    assert joined == whole
 
 
 def test_an_absent_target_closes_the_connection() -> None:

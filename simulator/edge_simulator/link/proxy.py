@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks the link on purpose: cut, delay, throttle, silence, damage.
+"""A TCP proxy that breaks the link on purpose: cut, reset, delay, throttle, silence, damage.
 
 It stands between a device and any real broker, so faults need neither root
 nor a special broker. Loopback only, on both sides.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
-import math
 import random
+import socket
+import struct
 import threading
 from collections.abc import Coroutine
 from types import TracebackType
@@ -18,7 +18,9 @@ from typing import Any, Literal, Self
 
 import msgspec
 
+from edge_runtime.config.hosts import is_loopback
 from edge_runtime.errors import ConfigError, SourceError
+from edge_simulator.link.flow import Chances, Flow, Hits, Unit
 
 __all__ = ["LinkCounts", "LinkProxy"]
 
@@ -39,6 +41,12 @@ class LinkCounts(msgspec.Struct, frozen=True):
         connections: Connections that reached the target.
         refused: Connections closed at once because the link was cut or the target absent.
         swallowed: Bytes taken and thrown away while half open.
+        resets: Connections reset, by a cut too.
+        dropped: Units lost.
+        duplicated: Units that came twice.
+        reordered: Units that came late.
+        truncated: Packets without their end.
+        corrupted: Bits flipped.
     """
 
     bytes_up: int = 0
@@ -46,6 +54,12 @@ class LinkCounts(msgspec.Struct, frozen=True):
     connections: int = 0
     refused: int = 0
     swallowed: int = 0
+    resets: int = 0
+    dropped: int = 0
+    duplicated: int = 0
+    reordered: int = 0
+    truncated: int = 0
+    corrupted: int = 0
 
 
 class LinkProxy:
@@ -59,7 +73,11 @@ class LinkProxy:
         listen_port: Port on 127.0.0.1; 0 picks a free one.
         target: Host and port of the real broker; loopback only.
         delay_s: One-way delay added to every byte, in both directions.
+        jitter_s: Most of the further delay that varies; the order of bytes stays.
         bytes_per_s: Bandwidth of each direction, over all connections; None for no limit.
+        chances: What happens to single units; may be replaced at any time.
+        unit: Whether stretches of bytes or whole MQTT PUBLISH packets are hit.
+        seed: Decides which units are hit, and the jitter.
 
     Raises:
         ConfigError: The target is not on this machine.
@@ -71,10 +89,21 @@ class LinkProxy:
         target: tuple[str, int] = ("127.0.0.1", 1883),
         *,
         delay_s: float = 0.0,
+        jitter_s: float = 0.0,
         bytes_per_s: float | None = None,
+        chances: Chances | None = None,
+        unit: Unit = "bytes",
+        seed: int = 0,
     ) -> None:
         self.delay_s = delay_s
+        self.jitter_s = jitter_s
         self.bytes_per_s = bytes_per_s
+        self.chances = chances or Chances()
+        self._unit: Unit = unit
+        self._seed = seed
+        self._jitter = random.Random(seed)  # noqa: S311 - repeatable faults, no secrets
+        self._hits = Hits()
+        self._resets = 0
         self.port = listen_port
         self._target = _loopback(target)
         self._mode: Mode = "up"
@@ -146,14 +175,9 @@ class LinkProxy:
         """Forward again; connections that lost bytes while half open are reset."""
         self._call(self._switch("up"))
 
-    def corrupt(self, rate: float, seed: int = 0) -> None:
-        """Flip one bit in a share ``rate`` of all bytes; 0 stops it.
-
-        Which bytes are hit depends on ``seed`` and the byte's position alone,
-        not on how the bytes were cut into blocks.
-        """
-        self._up.damage = _Damage(rate, seed)
-        self._down.damage = _Damage(rate, seed + 1)
+    def reset(self) -> None:
+        """Reset every connection (RST) once; they may be made again at once."""
+        self._call(self._reset_all())
 
     def counts(self) -> LinkCounts:
         """Return the counters as they are now."""
@@ -163,6 +187,8 @@ class LinkProxy:
             connections=self._connections,
             refused=self._refused,
             swallowed=self._swallowed,
+            resets=self._resets,
+            **msgspec.structs.asdict(self._hits),
         )
 
     def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -186,7 +212,8 @@ class LinkProxy:
 
     async def _reset_all(self) -> None:
         for writer in self._writers:
-            writer.transport.abort()
+            _reset(writer)
+        self._resets += len(self._writers) // 2
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
@@ -226,45 +253,64 @@ class LinkProxy:
         self._writers.add(far_writer)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._carry(reader, far_writer, self._up))
-                group.create_task(self._carry(far_reader, writer, self._down))
+                group.create_task(self._carry(reader, far_writer, self._up, self._flow("up")))
+                group.create_task(self._carry(far_reader, writer, self._down, self._flow("down")))
         except* OSError:
             writer.transport.abort()
         finally:
             self._writers.discard(far_writer)
             far_writer.transport.abort()
 
+    def _flow(self, way: str) -> Flow:
+        return Flow(self._unit, f"{self._seed}/{self._connections}/{way}", self._hits)
+
     async def _carry(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: _Direction
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        way: _Direction,
+        flow: Flow,
     ) -> None:
         queue: asyncio.Queue[_Block] = asyncio.Queue(_QUEUE_BLOCKS)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._take(reader, queue))
-            group.create_task(self._give(queue, writer, way))
+            group.create_task(self._give(queue, writer, way, flow))
 
     async def _take(self, reader: asyncio.StreamReader, queue: asyncio.Queue[_Block]) -> None:
+        due = 0.0
         while block := await reader.read(_READ_BYTES):
-            await queue.put((self._loop.time() + self.delay_s, block))
+            late_s = self.delay_s + self.jitter_s * self._jitter.random()
+            due = max(due, self._loop.time() + late_s)
+            await queue.put((due, block))
         await queue.put(None)
 
     async def _give(
-        self, queue: asyncio.Queue[_Block], writer: asyncio.StreamWriter, way: _Direction
+        self,
+        queue: asyncio.Queue[_Block],
+        writer: asyncio.StreamWriter,
+        way: _Direction,
+        flow: Flow,
     ) -> None:
         while entry := await queue.get():
             due, block = entry
             await self._sleep_until(due)
-            await self._deliver(block, writer, way)
+            await self._deliver(block, writer, way, flow)
         with contextlib.suppress(OSError):
             writer.write_eof()
 
-    async def _deliver(self, block: bytes, writer: asyncio.StreamWriter, way: _Direction) -> None:
+    async def _deliver(
+        self, block: bytes, writer: asyncio.StreamWriter, way: _Direction, flow: Flow
+    ) -> None:
         for piece in self._pieces(block):
             await self._sleep_until(way.reserve(self._loop.time(), len(piece), self.bytes_per_s))
             if self._mode == "half_open":
                 self._swallowed += len(piece)
                 continue
-            way.bytes += len(piece)
-            writer.write(way.damage.apply(piece))
+            if writer.is_closing():
+                raise ConnectionResetError
+            arrives = b"".join(flow.push(piece, self.chances))
+            way.bytes += len(arrives)
+            writer.write(arrives)
             await writer.drain()
 
     def _pieces(self, block: bytes) -> list[bytes]:
@@ -282,38 +328,11 @@ class LinkProxy:
             await asyncio.sleep(wait_s)
 
 
-class _Damage:
-    """Flips one bit in some bytes, whatever blocks the bytes come in."""
-
-    def __init__(self, rate: float, seed: int) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - repeatable faults, no secrets
-        self._rate = rate
-        self._skip = self._gap()
-
-    def apply(self, block: bytes) -> bytes:
-        if self._rate <= 0:
-            return block
-        damaged = bytearray(block)
-        position = self._skip
-        while position < len(damaged):
-            damaged[position] ^= 1 << self._random.randrange(8)
-            position += 1 + self._gap()
-        self._skip = position - len(damaged)
-        return bytes(damaged)
-
-    def _gap(self) -> int:
-        """Bytes left whole before the next damaged one: geometric."""
-        if self._rate <= 0 or self._rate >= 1:
-            return 0
-        return int(math.log(1 - self._random.random()) / math.log(1 - self._rate))
-
-
 class _Direction:
-    """One way through the link: its counter, bandwidth and damage."""
+    """One way through the link: its counter and bandwidth."""
 
     def __init__(self) -> None:
         self.bytes = 0
-        self.damage = _Damage(0.0, 0)
         self._free_at = 0.0
 
     def reserve(self, now: float, size: int, bytes_per_s: float | None) -> float:
@@ -325,9 +344,17 @@ class _Direction:
         return self._free_at
 
 
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close so that the peer gets RST: nothing that waits is sent."""
+    sock = writer.get_extra_info("socket")
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
 def _loopback(target: tuple[str, int]) -> tuple[str, int]:
     host, port = target
-    if host != "localhost" and not _is_loopback(host):
+    if not is_loopback(host):
         raise ConfigError(
             f"the link's target is {host}:{port}",
             where="LinkProxy",
@@ -335,10 +362,3 @@ def _loopback(target: tuple[str, int]) -> tuple[str, int]:
             remedy="The proxy breaks links on purpose; run the broker on this machine.",
         )
     return host, port
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
