@@ -1,0 +1,335 @@
+"""What goes into a conversion and what comes out of each of its stages.
+
+::
+
+    Request ─ load ─ normalise ─ candidates ─ verify ─ bench ─ choose ─ embed ─ report ─ Outcome
+                 │        │           │          │        │       │        │
+              Loaded    Step…    Candidate   Verified  Latency  Choice   bundle
+
+Between any two stages that make a file lies the float parity gate (`Parity`).
+Stages hand files and these records to each other, nothing else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from edge_converters.lint import Finding
+from edge_converters.quantise.contracts import Cure
+from edge_converters.report import OperatorRow
+from edge_converters.verdict import Verdict
+
+__all__ = [
+    "Candidate",
+    "Choice",
+    "Claim",
+    "Format",
+    "Kind",
+    "Latency",
+    "Limits",
+    "Loaded",
+    "Outcome",
+    "Parity",
+    "Precision",
+    "Recipe",
+    "Request",
+    "Step",
+    "Verified",
+]
+
+Kind = Literal[
+    "keras",
+    "savedmodel",
+    "torch-export",
+    "torch-module",
+    "torch-pickle",
+    "onnx",
+    "tflite",
+    "sklearn",
+    "xgboost",
+    "lightgbm",
+]
+"""What a model was made with, told by its bytes."""
+Format = Literal["tflite", "onnx"]
+Claim = Literal["proven", "unlabelled", "float", "uncalibrated", "inconclusive"]
+Precision = Literal["float32", "float16", "dynamic", "int8", "mixed", "as-is"]
+"""``as-is`` is a file that is taken over byte for byte."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a worker may take.
+
+    Attributes:
+        memory_mb: Address space, MiB.
+        seconds: Wall time.
+    """
+
+    memory_mb: Annotated[int, Meta(ge=64)] = 8192
+    seconds: Annotated[float, Meta(gt=0)] = 600.0
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be converted, and what it is to become.
+
+    Attributes:
+        model: A file or folder, or ``package.module:name`` of a torch module.
+        output: Folder of the bundle.
+        calib: Windows that decide the ranges of integers; None leaves the model float.
+        eval: Windows with labels that the verdict is made on.
+        metric: ``accuracy``, ``auc``, ``f1`` or ``mae``.
+        max_drop: How much of it may be lost.
+        prefer: What makes one file better than another that keeps the budget.
+        target: Board or runtime that must be able to run it.
+        formats: What is wanted; empty takes what the model's path gives.
+        precisions: What is tried; empty takes what the data allow.
+        spec: A ``bundle.yaml`` whose artefacts are replaced; None derives one.
+        sidecar: File with what a bare model does not tell; None looks beside it.
+        name: Model line; None takes the file's name.
+        version: Of the bundle.
+        labels: Names of the outputs.
+        rate_hz: Samples a second, where nothing else says it.
+        warm_up: Windows that decide the state of a model whose state cannot be read.
+        shape: Of one window's features, for free axes.
+        constants: Values of further inputs, by name.
+        is_trusted: Whether a pickle may be opened.
+        is_forced: Whether calibration data that look like noise are taken.
+        chosen: Format, precision and claim of a recipe; None chooses anew.
+        limits: Of every worker.
+    """
+
+    model: str
+    output: Path
+    calib: Path | None = None
+    eval: Path | None = None
+    metric: str | None = None
+    max_drop: Annotated[float, Meta(ge=0)] = 0.005
+    prefer: Literal["size", "latency"] = "size"
+    target: str = "desktop"
+    formats: tuple[Format, ...] = ()
+    precisions: tuple[Precision, ...] = ()
+    spec: Path | None = None
+    sidecar: Path | None = None
+    name: str | None = None
+    version: str = "1"
+    labels: tuple[str, ...] = ()
+    rate_hz: Annotated[float, Meta(gt=0)] = 1.0
+    warm_up: Annotated[int, Meta(ge=0)] = 0
+    shape: tuple[int, ...] | None = None
+    constants: dict[str, float] = {}
+    is_trusted: bool = False
+    is_forced: bool = False
+    chosen: tuple[Format, str, Claim] | None = None
+    limits: Limits = Limits()
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """Every choice of a conversion: played again, it gives the same bundle to the byte.
+
+    Attributes:
+        request: What was asked for, without the places on this machine.
+        model_sha256: Of the model; of a folder, over its files.
+        calib_sha256: Of the calibration data; None without.
+        eval_sha256: Of the evaluation data; None without.
+        spec_sha256: Of the ``bundle.yaml`` that was given; None without.
+        sidecar_sha256: Of the sidecar that was named; None without.
+        format: Of the file that was chosen.
+        precision: Of that file.
+        claim: What may be said of it, as in `Choice`.
+        cures: What was done for operators that are not int8, by name.
+        tools: Versions of the packages that decide bytes.
+        schema: Version of this file.
+    """
+
+    request: dict[str, object]
+    model_sha256: str
+    calib_sha256: str | None
+    eval_sha256: str | None
+    spec_sha256: str | None
+    sidecar_sha256: str | None
+    format: Format
+    precision: str
+    claim: Claim
+    cures: dict[str, Cure] = {}
+    tools: dict[str, str] = {}
+    schema: Literal[1] = 1
+
+
+# --- records of the stages ---------------------------------------------------------
+
+
+class Parity(msgspec.Struct, frozen=True):
+    """How far two sets of answers are from each other.
+
+    Attributes:
+        snr_db: Power of the answers over power of the difference, dB; None where they
+            are equal to the byte.
+        largest: Largest absolute difference, in units of the output.
+        top1: Share of windows whose largest output is the same; None for one output.
+        windows: How many were asked.
+    """
+
+    snr_db: float | None
+    largest: float
+    top1: float | None
+    windows: int
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A model as it came out of its worker.
+
+    Attributes:
+        kind: What it was made with.
+        format: Of the file that the worker wrote.
+        file: That file.
+        worker: Which environment opened it.
+        inputs: Windows it was asked, ``.npy``, shape (n, …).
+        outputs: What the source framework answered, ``.npy``, shape (n, …); None where
+            the file itself is the source.
+        notes: What the worker had to do or assume, a sentence each.
+        seconds: Wall time.
+    """
+
+    kind: Kind
+    format: Format
+    file: Path
+    worker: str
+    inputs: Path | None
+    outputs: Path | None
+    notes: tuple[str, ...]
+    seconds: float
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A change of a float file, and the gate behind it.
+
+    Attributes:
+        name: What was done.
+        file: Result.
+        size_bytes: Of the result.
+        parity: Against the answers before; None where there is nothing to compare.
+        notes: What changed, a sentence each.
+        seconds: Wall time.
+    """
+
+    name: str
+    file: Path
+    size_bytes: int
+    parity: Parity | None
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """A file on one runtime version.
+
+    Attributes:
+        runtime: Such as ``litert 2.3.0``.
+        is_sound: Whether it runs there and answers as it should.
+        reason: Why not; empty if it is.
+        parity: Against the float answers; None where it does not run.
+        peak_rss_mb: Of the process that asked it, the runtime included, MiB.
+    """
+
+    runtime: str
+    is_sound: bool
+    reason: str = ""
+    parity: Parity | None = None
+    peak_rss_mb: float = 0.0
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """Time of one call on this machine, one thread, µs."""
+
+    p50_us: float
+    p95_us: float
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that could be shipped.
+
+    Attributes:
+        format: Which runtime it is for.
+        precision: How it is quantised.
+        file: Where it lies.
+        size_bytes: Of the file.
+        cures: What was done for operators that are not int8, by name.
+        verified: On every runtime of the target.
+        latency: On this machine; None where it was not measured.
+        verdict: What it loses against float; None for float itself, and without data.
+        notes: A sentence each.
+    """
+
+    format: Format
+    precision: str
+    file: Path
+    size_bytes: int
+    cures: dict[str, Cure] = {}
+    verified: tuple[Verified, ...] = ()
+    latency: Latency | None = None
+    verdict: Verdict | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it holds on every runtime it was tried on."""
+        return all(one.is_sound for one in self.verified)
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """What is shipped, and why.
+
+    Attributes:
+        format: Of the file.
+        precision: Of the file.
+        verdict: ``proven`` on labelled windows, ``unlabelled`` (it answers like float,
+            nobody gave labels), ``float`` (nothing smaller is good enough),
+            ``uncalibrated`` (nobody gave windows), or ``inconclusive``.
+        why: One sentence.
+        windows_needed: How many more labelled windows would decide it.
+    """
+
+    format: Format
+    precision: str
+    verdict: Claim
+    why: str
+    windows_needed: int | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished conversion.
+
+    Attributes:
+        bundle: ``name@version``.
+        digest: Identity of the bundle.
+        recipe: How to do it again.
+        kind: What the model was made with.
+        target: What it is for.
+        choice: What was shipped, and why.
+        steps: Every change and its gate.
+        candidates: Everything that was tried.
+        operators: Of the float file; empty where nothing was quantised.
+        findings: What is odd about the data.
+        assumed: What nobody told, a sentence each.
+        notes: Of workers and steps, a sentence each.
+        seconds: Wall time of it all.
+        peak_rss_mb: Largest resident memory of any process, MiB.
+    """
+
+    bundle: str
+    digest: str
+    recipe: Recipe
+    kind: Kind
+    target: str
+    choice: Choice
+    steps: tuple[Step, ...]
+    candidates: tuple[Candidate, ...]
+    operators: tuple[OperatorRow, ...]
+    findings: tuple[Finding, ...]
+    assumed: tuple[str, ...]
+    notes: tuple[str, ...]
+    seconds: float
+    peak_rss_mb: float

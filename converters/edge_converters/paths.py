@@ -1,0 +1,150 @@
+"""Every way from a kind of model to a kind of file: what works, and why the rest does not."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from edge_converters.contracts import Format, Kind
+from edge_runtime.errors import BundleError
+
+__all__ = ["PATHS", "Route", "formats_of", "route"]
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One way.
+
+    Attributes:
+        source: What comes in.
+        format: What comes out.
+        state: Whether it works here.
+        worker: Environment it needs; empty for none beside this one.
+        how: How it goes, or why it does not.
+        remedy: What to do instead; empty where it works.
+    """
+
+    source: Kind
+    format: Format
+    state: Literal["works", "refused"]
+    worker: str
+    how: str
+    remedy: str = ""
+
+
+_ONNX_ONLY = "Convert it to ONNX: --to onnx."
+_TFLITE_ONLY = "Convert it to TFLite: --to tflite."
+
+PATHS: tuple[Route, ...] = (
+    Route("onnx", "onnx", "works", "", "folded, pinned to IR 10; float or quantised"),
+    Route("tflite", "tflite", "works", "", "taken as it is, or quantised"),
+    Route("sklearn", "onnx", "works", "sklearn", "skl2onnx; IsolationForest by our own emitter"),
+    Route("keras", "tflite", "works", "keras", "TensorFlow's converter with a batch of one"),
+    Route("savedmodel", "tflite", "works", "keras", "TensorFlow's converter"),
+    Route(
+        "onnx",
+        "tflite",
+        "refused",
+        "",
+        "the converters measured change layouts or do not allocate",
+        "Ship the ONNX file, or convert to TFLite from the framework the model was trained in.",
+    ),
+    Route(
+        "tflite",
+        "onnx",
+        "refused",
+        "",
+        "unrolled recurrent nets grow tenfold, and its worker is not here yet",
+        "Ship the TFLite file, or convert to ONNX from the framework the model was trained in.",
+    ),
+    Route(
+        "keras",
+        "onnx",
+        "refused",
+        "keras",
+        "a GRU becomes a Loop, twenty times slower",
+        _TFLITE_ONLY,
+    ),
+    Route("savedmodel", "onnx", "refused", "keras", "as from Keras", _TFLITE_ONLY),
+    Route(
+        "sklearn", "tflite", "refused", "sklearn", "TFLite has no operator for trees", _ONNX_ONLY
+    ),
+    Route(
+        "torch-export",
+        "onnx",
+        "refused",
+        "torch",
+        "its worker is not here yet",
+        "Export it yourself, torch.onnx.export(program, dynamo=True), and convert the .onnx.",
+    ),
+    Route(
+        "torch-export",
+        "tflite",
+        "refused",
+        "torch",
+        "its worker is not here yet",
+        "Export it to ONNX.",
+    ),
+    Route(
+        "torch-module",
+        "onnx",
+        "refused",
+        "torch",
+        "its worker is not here yet",
+        "Export it yourself, torch.onnx.export(module, …, dynamo=True), and convert the .onnx.",
+    ),
+    Route(
+        "torch-module",
+        "tflite",
+        "refused",
+        "torch",
+        "its worker is not here yet",
+        "Export it to ONNX.",
+    ),
+    *(
+        Route(
+            "torch-pickle",
+            form,
+            "refused",
+            "torch",
+            "a .pt file of torch.save holds weights or code, and no graph",
+            "Save it with torch.export.save(torch.export.export(module, inputs), 'model.pt2').",
+        )
+        for form in ("onnx", "tflite")
+    ),
+    *(
+        Route(
+            booster,
+            form,
+            "refused",
+            "",
+            "boosters of their own file formats are not here yet",
+            "Fit scikit-learn's HistGradientBoosting and save it with joblib.",
+        )
+        for booster in ("xgboost", "lightgbm")
+        for form in ("onnx", "tflite")
+    ),
+)
+
+
+def formats_of(source: Kind) -> tuple[Format, ...]:
+    """Return what a kind of model can become."""
+    return tuple(one.format for one in PATHS if one.source == source and one.state == "works")
+
+
+def route(source: Kind, form: Format, where: str) -> Route:
+    """Return the way from a kind of model to a kind of file.
+
+    Raises:
+        BundleError: There is none; with why, and what to do instead.
+    """
+    found = next(one for one in PATHS if (one.source, one.format) == (source, form))
+    if found.state == "refused":
+        works = ", ".join(formats_of(source)) or "nothing yet"
+        raise BundleError(
+            f"{source} to {form} is refused: {found.how}",
+            where=where,
+            expected=f"a path that works; {source} becomes {works}",
+            remedy=found.remedy,
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Make quantised files of a float model, and find which operators may not be."""

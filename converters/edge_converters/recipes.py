@@ -1,0 +1,123 @@
+"""Recipes: what was decided, so that it can be done again to the byte."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import msgspec
+
+from edge_converters.contracts import Candidate, Claim, Recipe, Request
+from edge_converters.datasets import sha256_of
+from edge_runtime.errors import ConfigError
+from edge_runtime.version import __version__
+
+__all__ = ["load_recipe", "recipe_of", "replayed", "write_recipe"]
+
+_TOOLS = ("numpy", "onnx", "onnxruntime", "onnxslim", "ai-edge-litert", "litert-quantizer")
+# Places on this machine, and what decides no byte.
+_LOCAL = ("model", "output", "calib", "eval", "spec", "sidecar", "limits", "is_trusted", "chosen")
+
+
+def recipe_of(request: Request, chosen: Candidate, claim: Claim) -> Recipe:
+    """Write down what a conversion was made of and what it decided."""
+    asked = msgspec.structs.asdict(request)
+    model = Path(request.model)
+    decided = {name: value for name, value in asked.items() if name not in _LOCAL}
+    return Recipe(
+        request=msgspec.to_builtins(decided),
+        model_sha256=sha256_of(model) or "",
+        calib_sha256=sha256_of(request.calib),
+        eval_sha256=sha256_of(request.eval),
+        spec_sha256=sha256_of(request.spec),
+        sidecar_sha256=sha256_of(request.sidecar),
+        format=chosen.format,
+        precision=chosen.precision,
+        claim=claim,
+        cures=chosen.cures,
+        tools=tools(),
+    )
+
+
+def tools() -> dict[str, str]:
+    """Return the versions of what decides bytes here."""
+    found = {"edge-runtime": __version__}
+    for name in _TOOLS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_recipe(recipe: Recipe) -> bytes:
+    """Write a recipe; equal recipes give equal bytes."""
+    return msgspec.json.format(msgspec.json.encode(recipe, order="deterministic"), indent=2)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Recipe)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError(
+            f"is no recipe: {error}",
+            where=str(path),
+            expected="recipe.json of a bundle that edge-runtime convert made",
+            remedy="Take the file from inside the bundle.",
+        ) from error
+
+
+def replayed(recipe: Recipe, here: Request) -> Request:
+    """Return what a recipe asks for, with the places of this machine.
+
+    Args:
+        recipe: What was done.
+        here: Names the model, the data and the output; the rest of it does not count.
+
+    Raises:
+        ConfigError: The model, the data or the tools are others.
+    """
+    for what, expected, path in (
+        ("the model", recipe.model_sha256, Path(here.model)),
+        ("--calib", recipe.calib_sha256, here.calib),
+        ("--eval", recipe.eval_sha256, here.eval),
+        ("--spec", recipe.spec_sha256, here.spec),
+        ("--sidecar", recipe.sidecar_sha256, here.sidecar),
+    ):
+        _check_same(what, expected, sha256_of(path), str(path))
+    _check_tools(recipe)
+    asked = recipe.request | {"model": here.model, "output": ""}
+    request = msgspec.convert(asked, Request, dec_hook=lambda _, value: Path(value))
+    local = {name: getattr(here, name) for name in _LOCAL}
+    local["chosen"] = (recipe.format, recipe.precision, recipe.claim)
+    return msgspec.structs.replace(request, **local)
+
+
+def _check_same(what: str, expected: str | None, found: str | None, where: str) -> None:
+    if expected != found:
+        raise ConfigError(
+            f"{what} is {found[:16] if found else 'not given'}",
+            where=where,
+            expected=f"SHA-256 {expected[:16]}…" if expected else "none, as when it was made",
+            remedy="A recipe is played with the same files; convert anew for others.",
+        )
+
+
+def _check_tools(recipe: Recipe) -> None:
+    found = tools()
+    others = {name: one for name, one in recipe.tools.items() if found.get(name) != one}
+    if others:
+        told = ", ".join(
+            f"{name} {one} ({found.get(name, 'missing')})" for name, one in others.items()
+        )
+        raise ConfigError(
+            f"it was made with other versions than are here: {told}",
+            where="--replay",
+            expected="the same versions: they decide bytes",
+            remedy="Install those versions, or convert anew.",
+        )

@@ -1,0 +1,310 @@
+"""What stands in a report: ``report.json`` is exactly this."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from edge_converters.lint import Finding
+from edge_converters.quantise.contracts import (
+    Calibration,
+    Cure,
+    Format,
+    MetricName,
+    Operator,
+    Precision,
+    Ranking,
+)
+from edge_converters.verdict import Verdict
+from edge_runtime.errors import BundleError
+
+__all__ = [
+    "CandidateRow",
+    "CoverageRow",
+    "LatencyEstimate",
+    "MemoryRow",
+    "ModelCard",
+    "OperatorRow",
+    "ParityRow",
+    "Report",
+    "decode_report",
+    "encode_report",
+    "operator_rows",
+    "pareto_front",
+]
+
+SCHEMA = 1
+
+
+class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One file that could be shipped.
+
+    Attributes:
+        name: Of the file, unique in the report.
+        format: Which runtime it is for.
+        precision: How it is quantised; ``as-is`` for a file that was taken over.
+        size_bytes: Of the file.
+        p50_us: Median time of one window on this machine, µs; None where not measured.
+        p95_us: Time that 95 of 100 windows do not exceed, µs.
+        value: The metric; None where it was not measured.
+        verdict: Against float; None for float itself, and without evaluation data.
+        snr_db: Output against float; None where it is the same.
+        is_chosen: Whether it is shipped.
+        note: Why it was chosen, or not.
+    """
+
+    name: str
+    format: Format
+    precision: Precision | Literal["as-is"]
+    size_bytes: int
+    p50_us: float | None = None
+    p95_us: float | None = None
+    value: float | None = None
+    verdict: Verdict | None = None
+    snr_db: float | None = None
+    is_chosen: bool = False
+    note: str = ""
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Where the metric lies if float's is what was measured; 95 %."""
+        told = self.verdict
+        if told is None or told.low is None or told.high is None:
+            return None
+        ends = (told.low, told.high)
+        if told.metric == "mae":
+            return told.float_value + ends[0], told.float_value + ends[1]
+        start = 1.0 if told.metric == "agreement" else told.float_value
+        return start - ends[1], start - ends[0]
+
+
+class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One file on one version of a runtime.
+
+    Attributes:
+        candidate: Name of the file.
+        runtime: Such as ``litert 2.3.0``.
+        is_sound: Whether it runs there and answers as it should.
+        snr_db: Against the float answers; None where they are equal to the byte.
+        largest: Largest absolute difference, in units of the output.
+        top1: Share of windows with the same class; None for a single output.
+        saturated: Share of input values that the model clips; None for a float input.
+        windows: How many were asked.
+        reason: Why it is not sound.
+    """
+
+    candidate: str
+    runtime: str
+    is_sound: bool
+    snr_db: float | None = None
+    largest: float | None = None
+    top1: float | None = None
+    saturated: float | None = None
+    windows: int = 0
+    reason: str = ""
+
+
+class OperatorRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One operator, in order of execution.
+
+    Attributes:
+        name: As in the recipe.
+        kind: Operator type.
+        shape: Of its output; 0 where an axis is free.
+        weights: How many weights it has.
+        macs: Multiply-accumulates for one window; None where not known.
+        state: How it is in the chosen file.
+        alone_db: SNR of the model's output when this operator alone is int8; None where
+            nothing changes.
+        minimum: Smallest value of its output in the calibration; None without one.
+        maximum: Largest value.
+        histogram: How often values fell into equal bins between them.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...] = ()
+    weights: int = 0
+    macs: int | None = None
+    state: Cure | Literal["int8"] = "int8"
+    alone_db: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    histogram: tuple[int, ...] = ()
+
+
+class CoverageRow(msgspec.Struct, frozen=True):
+    """How many operators one version of a runtime knows.
+
+    Attributes:
+        runtime: Such as ``tflite-runtime 2.14.0``.
+        operators: In the chosen file.
+        known: Of these.
+        missing: Kinds and versions that it does not know.
+    """
+
+    runtime: str
+    operators: int
+    known: int
+    missing: tuple[str, ...] = ()
+
+
+class MemoryRow(msgspec.Struct, frozen=True):
+    """Memory of one kind, bytes, and how it was found."""
+
+    what: str
+    size_bytes: int
+    how: Literal["measured", "estimated"]
+
+
+class LatencyEstimate(msgspec.Struct, frozen=True):
+    """Time of one window on a target.
+
+    Attributes:
+        target: Name of the board.
+        p50_us: Median, µs.
+        boards: How many boards have answered; 0 makes it a guess from this machine.
+        error_us: Spread of what they answered; None below two.
+    """
+
+    target: str
+    p50_us: float
+    boards: int = 0
+    error_us: float | None = None
+
+    def __str__(self) -> str:
+        spread = "" if self.error_us is None else f" ± {self.error_us:.3g}"
+        how = f"measured on {self.boards} boards" if self.boards else "estimate, no board answered"
+        return f"{self.target}: {self.p50_us:.4g}{spread} µs ({how})"
+
+
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
+    """What people should know before they rely on the model; empty where nobody told."""
+
+    description: str = ""
+    intended_use: str = ""
+    limits: str = ""
+    data: str = ""
+    quantisation: str = ""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a conversion found.
+
+    Attributes:
+        title: The bundle, ``name@version``.
+        outcome: ``proven``, ``float`` (nothing smaller was wanted or good enough),
+            ``uncalibrated`` (nobody gave data), ``unlabelled`` (nobody gave labels) or
+            ``inconclusive``.
+        sentence: The verdict in words.
+        metric: What the table's values are; None without evaluation data.
+        candidates: Every file that was made.
+        parity: Every file on every runtime it was tried on.
+        operators: Of the model; empty where nothing was quantised.
+        coverage: Of the chosen file.
+        memory: Of the chosen file.
+        estimates: Of its latency elsewhere.
+        findings: What is wrong with the data.
+        provenance: Digests of model, data and recipe, and versions of tools, by name.
+        card: For people.
+        notes: What workers and steps had to assume, a sentence each.
+        schema: Version of this format.
+    """
+
+    title: str
+    outcome: Literal["proven", "float", "uncalibrated", "unlabelled", "inconclusive"]
+    sentence: str
+    metric: MetricName | None = None
+    candidates: tuple[CandidateRow, ...] = ()
+    parity: tuple[ParityRow, ...] = ()
+    operators: tuple[OperatorRow, ...] = ()
+    coverage: tuple[CoverageRow, ...] = ()
+    memory: tuple[MemoryRow, ...] = ()
+    estimates: tuple[LatencyEstimate, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    provenance: dict[str, str] = {}
+    card: ModelCard = ModelCard()
+    notes: tuple[str, ...] = ()
+    schema: Literal[1] = 1
+
+
+def encode_report(report: Report) -> bytes:
+    """Write ``report.json``; equal reports give equal bytes."""
+    return msgspec.json.format(msgspec.json.encode(report, order="deterministic"), indent=2)
+
+
+def decode_report(content: bytes) -> Report:
+    """Read ``report.json``; unknown keys of newer versions are left out.
+
+    Raises:
+        BundleError: It is none.
+    """
+    try:
+        return msgspec.json.decode(content, type=Report)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BundleError(
+            f"this is no report of a conversion: {error}",
+            where="report.json",
+            expected=f"schema {SCHEMA}",
+            remedy="Convert the model again.",
+        ) from error
+
+
+def operator_rows(
+    operators: Sequence[Operator],
+    calibration: Calibration | None,
+    ranking: Sequence[Ranking],
+    cures: Mapping[str, Cure],
+) -> tuple[OperatorRow, ...]:
+    """Put together what is known of each operator."""
+    alone = {one.operator: one.snr_db for one in ranking}
+    return tuple(_row(one, calibration, alone, cures) for one in operators)
+
+
+def _row(
+    one: Operator,
+    calibration: Calibration | None,
+    alone: Mapping[str, float],
+    cures: Mapping[str, Cure],
+) -> OperatorRow:
+    seen = calibration.tensors.get(one.output) if calibration else None
+    alone_db = alone.get(one.name, math.inf)
+    return OperatorRow(
+        name=one.name,
+        kind=one.kind,
+        shape=one.shape,
+        weights=one.weights,
+        macs=one.macs,
+        state=cures.get(one.name, "int8"),
+        alone_db=alone_db if math.isfinite(alone_db) else None,
+        minimum=seen.minimum if seen else None,
+        maximum=seen.maximum if seen else None,
+        histogram=seen.histogram if seen else (),
+    )
+
+
+def pareto_front(rows: Sequence[CandidateRow]) -> frozenset[str]:
+    """Return the files that no other beats in one of size, latency and loss without losing another.
+
+    What was not measured is as bad as can be.
+    """
+    costs = {one.name: _costs(one) for one in rows}
+    return frozenset(
+        name
+        for name, cost in costs.items()
+        if not any(_beats(other, cost) for other in costs.values())
+    )
+
+
+def _costs(one: CandidateRow) -> tuple[float, float, float]:
+    latency = math.inf if one.p50_us is None else one.p50_us
+    told = one.verdict
+    loss = 0.0 if told is None or told.loss is None else told.loss
+    return one.size_bytes, latency, loss
+
+
+def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))

@@ -1,0 +1,77 @@
+"""A conversion in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edge_converters.contracts import Candidate, Outcome, Parity, Step
+from edge_converters.paths import PATHS
+from edge_converters.report import OperatorRow
+from edge_converters.report.words import LOUD
+from edge_runtime.cli.table import table
+
+__all__ = ["operators_text", "outcome_text", "paths_text", "step_text"]
+
+
+def outcome_text(outcome: Outcome, output: str) -> str:
+    """Say what was made, why, and what was assumed."""
+    choice = outcome.choice
+    lines = [
+        f"{LOUD[choice.verdict]}: {choice.precision} {choice.format}, {choice.why}",
+        f"{outcome.bundle} in {output}",
+        f"  digest  {outcome.digest}",
+        *(f"  step    {step_text(one)}" for one in outcome.steps),
+        *(f"  tried   {line}" for one in outcome.candidates for line in _candidate(one)),
+        *(f"  data    {one}" for one in outcome.findings),
+        *(f"  note    {text}" for text in outcome.notes),
+        *(f"  assumed {text}" for text in outcome.assumed),
+        f"  took    {outcome.seconds:.1f} s, at most {outcome.peak_rss_mb:.0f} MiB in one process",
+    ]
+    return "\n".join(lines)
+
+
+def paths_text() -> str:
+    """Show every path: what works, and why the rest is refused."""
+    rows = [(one.source, one.format, one.state, one.worker or "-", one.how) for one in PATHS]
+    return table(("from", "to", "state", "worker", "how, or why not"), rows)
+
+
+def operators_text(rows: Sequence[OperatorRow]) -> str:
+    """Show operators: how each is in the chosen file, and what it does when it alone is int8."""
+    cells = [
+        (
+            one.name,
+            one.kind,
+            one.state,
+            "-" if one.alone_db is None else f"{one.alone_db:.1f} dB",
+            "-" if one.minimum is None else f"{one.minimum:.4g} … {one.maximum:.4g}",
+        )
+        for one in rows
+    ]
+    return table(("operator", "kind", "state", "alone", "range"), cells, right="alone")
+
+
+def step_text(one: Step) -> str:
+    """Say what a step did, and how near its answers stayed."""
+    notes = "; ".join(one.notes)
+    parity = "not compared" if one.parity is None else _parity(one.parity)
+    return f"{one.name}: {notes + ', ' if notes else ''}{parity}"
+
+
+def _parity(parity: Parity) -> str:
+    if parity.snr_db is None:
+        return f"equal to the byte over {parity.windows} windows"
+    top1 = "" if parity.top1 is None else f", same class {parity.top1:.1%}"
+    return f"{parity.snr_db:.1f} dB, at most {parity.largest:.3g} off{top1}"
+
+
+def _candidate(one: Candidate) -> list[str]:
+    time = f", {one.latency.p50_us:.1f} µs here" if one.latency else ""
+    head = f"{one.precision} {one.format}: {one.size_bytes} bytes{time}"
+    seen = [
+        f"  on {seen.runtime}: " + (seen.reason or (_parity(seen.parity) if seen.parity else "ok"))
+        for seen in one.verified
+    ]
+    if one.verdict is not None:
+        seen.append(f"  {one.verdict}")
+    return [head, *seen, *(f"  {text}" for text in one.notes)]

@@ -1,0 +1,49 @@
+"""A float file that has passed its gates, and what every candidate is compared with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from edge_converters.contracts import Format, Step
+from edge_converters.datasets import Dataset
+from edge_converters.stages.describe import Described
+from edge_converters.stages.windows import model_inputs, stream_windows
+
+__all__ = ["FloatFile"]
+
+
+class FloatFile(msgspec.Struct, frozen=True, eq=False):
+    """A file that answers as the source does.
+
+    Attributes:
+        form: Its format.
+        file: Where it lies.
+        precision: By its tensors; a file that came quantised is taken over as it is.
+        steps: How it was made.
+        described: What a bundle of it says.
+        inputs: ``.npy`` of the windows that every candidate is asked.
+        answers: What it says to them, shape (n, …), float32.
+        shape: Of the model's input without its batch axis.
+    """
+
+    form: Format
+    file: Path
+    precision: str
+    steps: tuple[Step, ...]
+    described: Described
+    inputs: Path
+    answers: np.ndarray
+    shape: tuple[int, ...]
+
+    def tensors(self, dataset: Dataset) -> np.ndarray:
+        """Return a data set as the model sees it, shape (n, *shape).
+
+        Raises:
+            ConfigError: Its windows have another number of values.
+        """
+        spec = self.described.spec
+        inputs = model_inputs(stream_windows(dataset, spec), spec)
+        return np.asarray(inputs.reshape(len(inputs), *self.shape), np.float32)

@@ -1,0 +1,110 @@
+"""Normalise: a float file in the form runtimes take, with a gate behind every step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from edge_converters.contracts import Loaded, Parity, Request, Step
+from edge_converters.parity import FLOAT_GATE_DB, check_parity, parity_of
+from edge_converters.stages.asking import ask_model
+from edge_converters.workers.ask import ask, here
+from edge_runtime.errors import EdgeError
+
+__all__ = ["draw", "gate", "normalise_onnx"]
+
+
+def gate(loaded: Loaded, request: Request) -> Step:
+    """Compare a file that a worker made with the source it was made of.
+
+    Raises:
+        EdgeError: It does not run, or answers otherwise.
+    """
+    assert loaded.inputs is not None  # noqa: S101 - a worker wrote both
+    assert loaded.outputs is not None  # noqa: S101
+    asked = ask_model(loaded.file, loaded.format, loaded.inputs, limits=request.limits)
+    parity = parity_of(np.load(loaded.outputs), asked.answers)
+    check_parity(parity, FLOAT_GATE_DB, f"{request.model} → {loaded.file.name}")
+    size = loaded.file.stat().st_size
+    return Step(f"from {loaded.kind}", loaded.file, size, parity, loaded.notes, loaded.seconds)
+
+
+def draw(file: Path, request: Request) -> Path:
+    """Write windows that fit an ONNX file's input, and return where they are.
+
+    Raises:
+        BundleError: It is no ONNX model, or an axis is free.
+    """
+    inputs = file.with_name("drawn.npy")
+    shape = list(request.shape) if request.shape else None
+    arguments = {"model": str(file), "inputs": str(inputs), "shape": shape}
+    ask(here(), "onnx_files.draw", arguments, request.limits, where=request.model)
+    return inputs
+
+
+def normalise_onnx(
+    file: Path, inputs: Path, request: Request, *, is_folded: bool
+) -> tuple[Step, ...]:
+    """Strip, pin and fold an ONNX file; each step must leave the answers alone.
+
+    Args:
+        file: A float file; a quantised one is not folded.
+        inputs: ``.npy`` of windows.
+        request: Its limits and constants count.
+        is_folded: Whether nodes may be joined.
+
+    Returns:
+        The steps that changed something, in order.
+
+    Raises:
+        EdgeError: The file is unsound, or a step changed an answer.
+    """
+    told = ask(
+        here(),
+        "onnx_files.normalise",
+        {"model": str(file), "folder": str(file.parent), "is_folded": is_folded},
+        request.limits,
+        where=request.model,
+    )
+    made = told.result["steps"]
+    answers = _answers([file, *(Path(one["file"]) for one in made)], inputs, request)
+    steps = []
+    for one, before, after in zip(made, answers, answers[1:], strict=False):
+        parity = _compared(before, after, f"{request.model}: {one['name']}")
+        path = Path(one["file"])
+        steps.append(Step(one["name"], path, path.stat().st_size, parity, tuple(one["notes"])))
+    return tuple(steps)
+
+
+def _compared(before: np.ndarray | None, after: np.ndarray | None, where: str) -> Parity | None:
+    if before is None or after is None:
+        return None
+    parity = parity_of(before, after)
+    check_parity(parity, FLOAT_GATE_DB, where)
+    return parity
+
+
+def _answers(files: list[Path], inputs: Path, request: Request) -> list[np.ndarray | None]:
+    """Return what each file answers; None where nothing here can run it."""
+    arguments = {
+        "models": [str(file) for file in files],
+        "kind": "onnx",
+        "inputs": str(inputs),
+        "constants": request.constants,
+    }
+    told = ask(here(), "answers.answer_each", arguments, request.limits, where=request.model)
+    answers = [one and np.load(one) for one in told.result["found"]]
+    if answers[0] is None:
+        answers[0] = _reference(files[0], inputs, request)
+    return answers
+
+
+def _reference(file: Path, inputs: Path, request: Request) -> np.ndarray | None:
+    outputs = file.with_name("reference-answers.npy")
+    arguments = {"model": str(file), "inputs": str(inputs), "outputs": str(outputs)}
+    try:
+        ask(here(), "onnx_files.reference", arguments, request.limits, where=request.model)
+    except EdgeError:
+        return None
+    return np.asarray(np.load(outputs))

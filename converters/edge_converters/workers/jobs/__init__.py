@@ -1,0 +1,1 @@
+"""What workers do: one module a framework, each with functions from JSON to JSON."""

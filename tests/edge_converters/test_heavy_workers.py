@@ -1,0 +1,306 @@
+"""Models of whole frameworks become bundles, in environments of their own.
+
+The environments are made where CI runs, and taken where they are; they weigh 350 MB
+and 1.5 GB, and need a package index.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_converters import Outcome, Request, convert
+from edge_converters.quantise.tflite import TFLiteQuantiser
+from edge_converters.workers.environments import environment, sync
+from edge_runtime.backends import load_session
+from edge_runtime.bundle import load_bundle
+from edge_runtime.errors import BundleError, ConfigError, EdgeError, ModelError, TrustError
+
+pytestmark = pytest.mark.slow
+
+MODELS = Path(__file__).parents[1] / "data" / "models"
+_MAKE_S = 300.0
+
+FORESTS = """
+import joblib, numpy as np
+from sklearn.cluster import KMeans
+from sklearn.ensemble import *
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import LocalOutlierFactor
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+dice = np.random.default_rng(0)
+X = dice.normal(size=(500, 6)) * [1, 10, 100, 1e-3, 1, 1]
+y = (X[:, 0] + X[:, 1] / 10 > 0).astype(int) + (X[:, 2] > 100)
+models = {
+    "forest": RandomForestClassifier(30, random_state=0),
+    "extra": ExtraTreesRegressor(20, random_state=0),
+    "boosting": GradientBoostingRegressor(n_estimators=20, random_state=0),
+    "histogram": HistGradientBoostingClassifier(max_iter=15, random_state=0),
+    "histogram-regressor": HistGradientBoostingRegressor(max_iter=15, random_state=0),
+    "isolation": IsolationForest(n_estimators=50, max_features=0.5, random_state=0),
+    "logistic": make_pipeline(StandardScaler(), LogisticRegression()),
+    "mlp": make_pipeline(
+        StandardScaler(), MLPRegressor(hidden_layer_sizes=(8,), random_state=0, max_iter=50)
+    ),
+    "lambda": make_pipeline(FunctionTransformer(np.sin), LogisticRegression()),
+}
+of_values = ("extra", "boosting", "histogram-regressor", "mlp")
+for name, model in models.items():
+    joblib.dump(model.fit(X, X[:, 0] if name in of_values else y), f"{name}.joblib")
+joblib.dump(RandomForestClassifier(3), "unfitted.joblib")
+joblib.dump({"weights": X}, "dict.joblib")
+"""
+NETWORKS = """
+import keras
+from keras import layers as L
+keras.utils.set_random_seed(0)
+def net(name, *layers): keras.Sequential(layers).save(f"{name}.keras")
+cnn = keras.Sequential([
+    L.Input((128, 3)), L.Conv1D(8, 5, strides=2, activation="relu"), L.BatchNormalization(),
+    L.Conv1D(16, 5, strides=2, activation="relu"), L.GlobalAveragePooling1D(),
+    L.Dense(6, activation="softmax"),
+])
+cnn.save("cnn.keras")
+cnn.export("cnn", verbose=False)
+net("gru", L.Input((64, 3)), L.GRU(24), L.Dense(4))
+net("lstm", L.Input((64, 3)), L.LSTM(24), L.Dense(4))
+net("lambda", L.Input((8,)), L.Lambda(lambda x: x * 2), L.Dense(2))
+net("free", L.Input((None, 3)), L.Conv1D(4, 3), L.GlobalAveragePooling1D(), L.Dense(2))
+a, b = L.Input((4,)), L.Input((4,))
+keras.Model([a, b], L.Dense(1)(L.Concatenate()([a, b]))).save("two.keras")
+@keras.saving.register_keras_serializable(package="mine")
+class Odd(L.Layer):
+    def call(self, x): return x * 3
+net("odd", L.Input((8,)), Odd(), L.Dense(2))
+"""
+
+
+def made(name: str, script: str, folder: Path) -> Path:
+    """Let a worker's own interpreter write models; skip where there is none."""
+    one = environment(name)
+    if not one.is_ready and not os.environ.get("CI"):
+        pytest.skip(f"edge-runtime convert env sync {name} has not been run")
+    sync(name)
+    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(
+        [one.python, "-P", "-c", script],
+        cwd=folder,
+        env=quiet,
+        check=True,
+        capture_output=True,
+        timeout=_MAKE_S,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def forests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with pickles of scikit-learn."""
+    return made("sklearn", FORESTS, tmp_path_factory.mktemp("sklearn"))
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with models of Keras, and one SavedModel."""
+    return made("keras", NETWORKS, tmp_path_factory.mktemp("keras"))
+
+
+def converted(model: Path, output: Path, *, is_trusted: bool = True) -> Outcome:
+    return convert(Request(model=str(model), output=output, is_trusted=is_trusted))
+
+
+# --- scikit-learn -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("forest", "classifier"),
+        ("extra", "regressor"),
+        ("boosting", "regressor"),
+        ("histogram", "classifier"),
+        ("histogram-regressor", "regressor"),
+        ("isolation", "scorer"),
+        ("logistic", "classifier"),
+        ("mlp", "regressor"),
+    ],
+)
+def test_a_classic_model_answers_as_it_did(
+    tmp_path: Path, forests: Path, name: str, kind: str
+) -> None:
+    """On 2048 rows that lie on its thresholds and right beside them: no class differs."""
+    outcome = converted(forests / f"{name}.joblib", tmp_path / "bundle")
+
+    parity = outcome.steps[0].parity
+    assert parity is not None
+    assert parity.windows == 2048
+    assert parity.top1 in (None, 1.0)
+    assert parity.snr_db is None or parity.snr_db > 100
+    assert load_bundle(tmp_path / "bundle").spec.kind == kind
+
+
+def test_an_isolation_forest_is_four_nodes(tmp_path: Path, forests: Path) -> None:
+    """Not thousands; and its own threshold is the bundle's limit."""
+    import onnx
+
+    converted(forests / "isolation.joblib", tmp_path / "bundle")
+
+    bundle = load_bundle(tmp_path / "bundle")
+    assert len(onnx.load_from_string(bundle.files["model.onnx"]).graph.node) <= 4
+    assert (bundle.spec.labels, bundle.spec.limits[0].on) == (("anomaly",), 0.5)
+
+
+def test_a_pickle_is_not_opened_without_trust(tmp_path: Path, forests: Path) -> None:
+    """Exit code 3: it could run any code."""
+    with pytest.raises(TrustError, match="--trust") as raised:
+        converted(forests / "forest.joblib", tmp_path / "bundle", is_trusted=False)
+
+    assert raised.value.exit_code == 3
+
+
+def test_a_pickle_cannot_be_taken_over_as_it_is(tmp_path: Path, forests: Path) -> None:
+    """A device runs no pickles."""
+    request = Request(
+        model=str(forests / "forest.joblib"),
+        output=tmp_path / "bundle",
+        precisions=("as-is",),
+        is_trusted=True,
+    )
+
+    with pytest.raises(ConfigError, match="as-is"):
+        convert(request)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("lambda", "FunctionTransformer"), ("unfitted", "not fitted"), ("dict", "builtins.dict")],
+)
+def test_a_pickle_that_cannot_be_converted_says_why(
+    tmp_path: Path, forests: Path, name: str, said: str
+) -> None:
+    """By the name of what is in the way."""
+    with pytest.raises(BundleError, match=said):
+        converted(forests / f"{name}.joblib", tmp_path / "bundle")
+
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("content", [b"\x80\x04", b"\x80\x04cno_such_module\nThing\n."])
+def test_a_damaged_pickle_says_so(tmp_path: Path, forests: Path, content: bytes) -> None:
+    """In words, with the version of scikit-learn that is expected."""
+    (tmp_path / "m.pkl").write_bytes(content)
+
+    with pytest.raises(BundleError, match=r"does not open.*scikit-learn 1\."):
+        converted(tmp_path / "m.pkl", tmp_path / "bundle")
+
+
+# --- Keras ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["cnn.keras", "cnn", "gru.keras", "lstm.keras"])
+def test_a_network_answers_as_it_did(tmp_path: Path, networks: Path, name: str) -> None:
+    """Above the float gate, within a minute, with a warm worker."""
+    start = time.monotonic()
+
+    outcome = converted(networks / name, tmp_path / "bundle", is_trusted=False)
+
+    parity = outcome.steps[0].parity
+    assert parity is not None
+    assert parity.snr_db is None or parity.snr_db > 100
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("lambda", TrustError, "Lambda"),
+        ("two", BundleError, "2 inputs"),
+        ("odd", BundleError, "Odd"),
+        ("free", BundleError, "free axes"),
+    ],
+)
+def test_a_network_that_cannot_be_converted_says_why(
+    tmp_path: Path, networks: Path, name: str, kind: type[EdgeError], said: str
+) -> None:
+    """Four ways to be unfit, four reasons."""
+    with pytest.raises(kind, match=said) as raised:
+        converted(networks / f"{name}.keras", tmp_path / "bundle", is_trusted=False)
+
+    assert raised.value.remedy
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_recurrent_network_with_a_loop_is_not_made_integer(
+    tmp_path: Path, networks: Path
+) -> None:
+    """What kills TensorFlow's converter ends in words here."""
+    dice = np.random.default_rng(0)
+    walk = np.cumsum(dice.normal(size=(100, 64, 3)), axis=1).astype(np.float32)
+    np.savez(tmp_path / "calib.npz", inputs=walk, allow_pickle=False)
+
+    with pytest.raises(BundleError, match="3 graphs"):
+        convert(
+            Request(
+                model=str(networks / "gru.keras"),
+                output=tmp_path / "bundle",
+                calib=tmp_path / "calib.npz",
+                precisions=("int8",),
+            )
+        )
+
+
+def test_a_truncated_archive_says_so(tmp_path: Path, networks: Path) -> None:
+    """It is told by what is missing, never by a traceback."""
+    content = (networks / "cnn.keras").read_bytes()
+    (tmp_path / "cut.keras").write_bytes(content[: len(content) // 2])
+
+    with pytest.raises(BundleError, match="damaged"):
+        converted(tmp_path / "cut.keras", tmp_path / "bundle")
+
+
+# --- the old runtime --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dynamic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file that tflite-runtime 2.14 loads without complaint."""
+    made("verify-legacy", "pass", tmp_path_factory.mktemp("legacy"))
+    quantiser = TFLiteQuantiser((MODELS / "ic_resnet8_float.tflite").read_bytes())
+    path = tmp_path_factory.mktemp("dynamic") / "dynamic.tflite"
+    path.write_bytes(quantiser.quantise(quantiser.recipe("dynamic", None, {})))
+    return path
+
+
+def test_a_file_that_an_old_runtime_would_get_wrong_is_refused(
+    tmp_path: Path, dynamic: Path
+) -> None:
+    """Where the target names that runtime; on the new one the same file is fine."""
+    old = Request(model=str(dynamic), output=tmp_path / "old", target="tflite-runtime-2.14")
+    new = Request(model=str(dynamic), output=tmp_path / "new")
+
+    with pytest.raises(ModelError, match=r"FULLY_CONNECTED|dB"):
+        convert(old)
+    assert convert(new).choice.precision == "dynamic"
+    assert not (tmp_path / "old").exists()
+
+
+def test_a_float_file_is_proven_on_both_runtimes(tmp_path: Path, dynamic: Path) -> None:
+    """Each with its version and its parity."""
+    assert dynamic.exists()
+    model = MODELS / "ic_resnet8_float.tflite"
+
+    outcome = convert(
+        Request(model=str(model), output=tmp_path / "b", target="tflite-runtime-2.14")
+    )
+
+    runtimes = [one.runtime for one in outcome.candidates[0].verified]
+    assert runtimes[0].startswith("litert ")
+    assert runtimes[1] == "tflite-runtime 2.14.0"
+    assert load_session(None, "tflite", load_bundle(tmp_path / "b").files["model.tflite"])
