@@ -1,6 +1,6 @@
 """Train the fan's vibration classifier and quantise it to int8 TFLite and ONNX.
 
-    python train.py --data accelerometer.csv --out artefacts/1.0.0
+    python -m examples.fan_vibration.train --data accelerometer.csv --out artefacts
 
 writes four files into ``--out``:
 
@@ -19,15 +19,11 @@ same numbers. The same seed, machine and library versions give the same bytes.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import json
 import os
-import platform
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +32,15 @@ import numpy as np
 
 from edge_runtime.pipeline.features import compute
 from edge_runtime.spec import Spectrum, Statistics
+from examples.networks import (
+    Names,
+    Predict,
+    calibration_rows,
+    float_network,
+    library_versions,
+    save_quantised,
+    write_json,
+)
 
 COLUMNS = "Sensor Configuration,Rotation Speed Percentage,x,y,z"
 CHANNELS = ("x", "y", "z")
@@ -60,12 +65,6 @@ DROPOUT = 0.2
 NOISE = 0.2  # standard deviations of a feature
 LABEL_SMOOTHING = 0.1  # keeps logits small, so that their int8 steps are fine
 SEED = 7
-CALIBRATION_ROWS = 1024
-OPSET = 17
-IR_VERSION = 8
-
-Layer = tuple[np.ndarray, np.ndarray]
-Predict = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,127 +172,6 @@ def train_network(inputs: np.ndarray, labels: np.ndarray) -> Any:
     return model
 
 
-def layers_of(model: Any) -> list[Layer]:
-    """Return weights (in, out) and bias (out,) of each dense layer, float32."""
-    return [tuple(weights) for layer in model.layers if (weights := layer.get_weights())]
-
-
-def float_predict(model: Any) -> Predict:
-    """Return a function that runs the float network."""
-    return lambda inputs: model.predict(inputs, verbose=0)
-
-
-def calibration_rows(inputs: np.ndarray) -> np.ndarray:
-    """Choose real windows that set the integer ranges: evenly spaced in the training windows."""
-    chosen: np.ndarray = inputs[np.linspace(0, len(inputs) - 1, CALIBRATION_ROWS).astype(int)]
-    return chosen
-
-
-def to_tflite(model: Any, calibration: np.ndarray) -> bytes:
-    """Quantise to full int8 TFLite: int8 weights, activations, input and output."""
-    import tensorflow as tf
-
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([row[None]] for row in calibration)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.int8
-    converter.inference_output_type = tf.int8
-    with contextlib.redirect_stdout(sys.stderr):  # the converter prints the graph
-        return bytes(converter.convert())
-
-
-def tflite_predict(content: bytes) -> Predict:
-    """Return a function that runs the TFLite model on z-scored features."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=content, num_threads=1)
-    source, sink = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-
-    def predict(inputs: np.ndarray) -> np.ndarray:
-        scale, zero = source["quantization"]
-        interpreter.resize_tensor_input(source["index"], inputs.shape)
-        interpreter.allocate_tensors()
-        q = np.clip(np.round(inputs / np.float32(scale)) + zero, -128, 127).astype(np.int8)
-        interpreter.set_tensor(source["index"], q)
-        interpreter.invoke()
-        scale, zero = sink["quantization"]
-        answer = interpreter.get_tensor(sink["index"]).astype(np.float32)
-        values: np.ndarray = (answer - zero) * scale
-        return values
-
-    return predict
-
-
-def float_onnx(layers: Sequence[Layer]) -> Any:
-    """Build the float ONNX network from weights: Gemm and Relu, free batch axis."""
-    from onnx import TensorProto, checker, helper, numpy_helper
-
-    nodes: list[Any] = []
-    constants: list[Any] = []
-    x = "features"
-    for index, (weights, bias) in enumerate(layers):
-        is_last = index == len(layers) - 1
-        names = [f"weights_{index}", f"bias_{index}"]
-        constants += map(numpy_helper.from_array, (weights, bias), names)
-        out = "logits" if is_last else f"sum_{index}"
-        nodes.append(helper.make_node("Gemm", [x, *names], [out], name=f"gemm_{index}"))
-        if not is_last:
-            x = f"hidden_{index}"
-            nodes.append(helper.make_node("Relu", [out], [x], name=f"relu_{index}"))
-    sizes = (("features", len(layers[0][0])), ("logits", len(LABELS)))
-    tensors = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])
-        for name, size in sizes
-    ]
-    graph = helper.make_graph(nodes, "fan-unbalance", tensors[:1], tensors[1:], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
-    model.ir_version = IR_VERSION
-    checker.check_model(model)
-    return model
-
-
-def to_onnx(layers: Sequence[Layer], calibration: np.ndarray, path: Path) -> None:
-    """Quantise to ONNX with QuantizeLinear/DequantizeLinear pairs and write ``path``.
-
-    Weights are unsigned like the activations: x86 processors without VNNI
-    saturate sums of unsigned by signed products, and would answer differently.
-    """
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """Hands out the calibration windows one by one."""
-
-        def __init__(self) -> None:
-            self._rows: Iterator[np.ndarray] = iter(calibration)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            row = next(self._rows, None)
-            return None if row is None else {"features": row[None]}
-
-    quantize_static(
-        float_onnx(layers),
-        path,
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QUInt8,
-    )
-
-
-def onnx_predict(path: Path) -> Predict:
-    """Return a function that runs the ONNX model on z-scored features."""
-    import onnxruntime as ort
-
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda inputs: session.run(None, {"features": inputs})[0]
-
-
 def accuracy(predict: Predict, scaling: Scaling, windows: Windows) -> float:
     """Return the share of windows whose highest logit is the right label."""
     answers = predict(scaling(windows.features)).argmax(axis=1)
@@ -307,7 +185,7 @@ def unseen_accuracy(runs: Sequence[Run]) -> float:
     train = windows_of(seen, slice(None), TRAIN_HOP)
     scaling = fit_scaling(train.features)
     model = train_network(scaling(train.features), train.labels)
-    return accuracy(float_predict(model), scaling, windows_of(unseen, slice(None), WINDOW))
+    return accuracy(float_network(model), scaling, windows_of(unseen, slice(None), WINDOW))
 
 
 def features_json(scaling: Scaling) -> dict[str, Any]:
@@ -323,21 +201,18 @@ def features_json(scaling: Scaling) -> dict[str, Any]:
     }
 
 
-def library_versions() -> dict[str, str]:
-    """Return the versions that made the artefacts."""
-    names = ("numpy", "tensorflow-cpu", "keras", "ai-edge-litert", "onnx", "onnxruntime")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write readable JSON with a final newline."""
-    path.write_text(json.dumps(content, indent=2) + "\n")
-
-
 def write_part(runs: Sequence[Run], path: Path) -> None:
     """Write rows never trained on, for demos and tests: the end of some runs."""
     chosen = [run.lines[-PART_ROWS:] for run in runs if run.speed in PART_SPEEDS]
     path.write_text("\n".join([COLUMNS, *(line for lines in chosen for line in lines)]) + "\n")
+
+
+def write_test(runs: Sequence[Run], path: Path) -> None:
+    """Write the rows of every run that training never saw, in thousandths of g, compressed."""
+    later = np.stack([run.samples[TRAIN_ROWS:] for run in runs]).astype(np.float64)
+    milli = np.round(1000 * later).astype(np.int16)
+    label, speed = ([getattr(run, name) for run in runs] for name in ("label", "speed"))
+    np.savez_compressed(path, label=label, speed=speed, milli_g=milli)
 
 
 def build(runs: Sequence[Run], out: Path) -> dict[str, Any]:
@@ -347,19 +222,11 @@ def build(runs: Sequence[Run], out: Path) -> dict[str, Any]:
     scaling = fit_scaling(train.features)
     inputs = scaling(train.features)
     model = train_network(inputs, train.labels)
-    calibration = calibration_rows(inputs)
-    content = to_tflite(model, calibration)
-
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "model_int8.tflite").write_bytes(content)
-    to_onnx(layers_of(model), calibration, out / "model_int8.onnx")
+    calibration = calibration_rows(inputs, extremes=False)
+    names = Names("fan-unbalance", "features", "logits")
+    models = save_quantised(model, calibration, out, names)
     write_json(out / "features.json", features_json(scaling))
 
-    models = {
-        "float": float_predict(model),
-        "int8_tflite": tflite_predict(content),
-        "int8_onnx": onnx_predict(out / "model_int8.onnx"),
-    }
     metrics = {
         "windows": {"train": len(train.labels), "test": len(test.labels)},
         "accuracy_later_in_time": {
@@ -381,11 +248,14 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="the full accelerometer.csv")
     parser.add_argument("--out", type=Path, required=True, help="folder for the artefacts")
     parser.add_argument("--part", type=Path, help="also write the demo's rows to this file")
+    parser.add_argument("--test", type=Path, help="also write the rows of the test to this file")
     options = parser.parse_args(None if arguments is None else list(arguments))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     runs = load(options.data)
     if options.part:
         write_part(runs, options.part)
+    if options.test:
+        write_test(runs, options.test)
     print(json.dumps(build(runs, options.out), indent=2))
 
 

@@ -1,6 +1,6 @@
 """Train the gas turbine's NOx network and quantise it to int8 TFLite and ONNX.
 
-    python train.py --years 2011 2012 --out artefacts/1.0.0
+    python -m examples.gas_turbine.train --years 2011 2012 --out artefacts
 
 writes four files into ``--out``:
 
@@ -18,19 +18,24 @@ shape (n, 1). The same seed, machine and library versions give the same bytes.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import json
 import os
-import platform
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from examples.networks import (
+    Names,
+    Predict,
+    calibration_rows,
+    library_versions,
+    save_quantised,
+    write_json,
+)
 
 SENSORS = ("AT", "AP", "AH", "AFDP", "GTEP", "TIT", "TAT", "TEY", "CDP")
 TARGET = "NOX"
@@ -42,12 +47,6 @@ WEIGHT_PENALTY = 1e-2  # set by training on 2011 and replaying 2012
 SEED = 7
 HELD_OUT_BLOCK = 168  # rows: one week
 HELD_OUT_EVERY = 10  # one week in ten is never trained on
-CALIBRATION_ROWS = 1024
-OPSET = 17
-IR_VERSION = 8
-
-Layer = tuple[np.ndarray, np.ndarray]
-Predict = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,146 +159,11 @@ def answer_in_units(model: Any, scaling: Scaling) -> None:
     )
 
 
-def layers_of(model: Any) -> list[Layer]:
-    """Return weights (in, out) and bias (out,) of each layer, float32."""
-    return [tuple(layer.get_weights()) for layer in model.layers]
-
-
-def float_predict(layers: Sequence[Layer]) -> Predict:
-    """Return the float network as a plain NumPy function."""
-
-    def predict(inputs: np.ndarray) -> np.ndarray:
-        x = inputs
-        for weights, bias in layers[:-1]:
-            x = np.maximum(x @ weights + bias, 0.0)
-        weights, bias = layers[-1]
-        answer: np.ndarray = x @ weights + bias
-        return answer[:, 0]
-
-    return predict
-
-
-def calibration_rows(inputs: np.ndarray) -> np.ndarray:
-    """Choose real rows that set the integer ranges.
-
-    Evenly spaced in time, plus the rows where a sensor is at its lowest or
-    highest, so that no training row saturates.
-    """
-    even = np.linspace(0, len(inputs) - 1, CALIBRATION_ROWS).astype(int)
-    extremes = np.concatenate([inputs.argmin(axis=0), inputs.argmax(axis=0)])
-    chosen: np.ndarray = inputs[np.unique(np.concatenate([even, extremes]))]
-    return chosen
-
-
-def to_tflite(model: Any, calibration: np.ndarray) -> bytes:
-    """Quantise to full int8 TFLite: int8 weights, activations, input and output."""
-    import tensorflow as tf
-
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([row[None]] for row in calibration)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.int8
-    converter.inference_output_type = tf.int8
-    with contextlib.redirect_stdout(sys.stderr):  # the converter prints the graph
-        return bytes(converter.convert())
-
-
-def tflite_predict(content: bytes) -> Predict:
-    """Return a function that runs the TFLite model on z-scored rows."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=content, num_threads=1)
-    source, sink = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-
-    def predict(inputs: np.ndarray) -> np.ndarray:
-        scale, zero = source["quantization"]
-        interpreter.resize_tensor_input(source["index"], inputs.shape)
-        interpreter.allocate_tensors()
-        q = np.clip(np.round(inputs / np.float32(scale)) + zero, -128, 127).astype(np.int8)
-        interpreter.set_tensor(source["index"], q)
-        interpreter.invoke()
-        scale, zero = sink["quantization"]
-        answer = interpreter.get_tensor(sink["index"]).astype(np.float32)
-        values: np.ndarray = (answer[:, 0] - zero) * scale
-        return values
-
-    return predict
-
-
-def float_onnx(layers: Sequence[Layer]) -> Any:
-    """Build the float ONNX network from weights: Gemm and Relu, free batch axis."""
-    from onnx import TensorProto, checker, helper, numpy_helper
-
-    nodes: list[Any] = []
-    constants: list[Any] = []
-    x = "sensors"
-    for index, (weights, bias) in enumerate(layers):
-        is_last = index == len(layers) - 1
-        names = [f"weights_{index}", f"bias_{index}"]
-        constants += map(numpy_helper.from_array, (weights, bias), names)
-        out = "nox" if is_last else f"sum_{index}"
-        nodes.append(helper.make_node("Gemm", [x, *names], [out], name=f"gemm_{index}"))
-        if not is_last:
-            x = f"hidden_{index}"
-            nodes.append(helper.make_node("Relu", [out], [x], name=f"relu_{index}"))
-    tensors = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])
-        for name, size in (("sensors", len(SENSORS)), ("nox", 1))
-    ]
-    graph = helper.make_graph(nodes, "turbine-nox", tensors[:1], tensors[1:], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
-    model.ir_version = IR_VERSION
-    checker.check_model(model)
-    return model
-
-
-def to_onnx(layers: Sequence[Layer], calibration: np.ndarray, path: Path) -> None:
-    """Quantise to ONNX with QuantizeLinear/DequantizeLinear pairs and write ``path``.
-
-    Weights are unsigned like the activations: x86 processors without VNNI
-    saturate sums of unsigned by signed products, and would answer differently.
-    """
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """Hands out the calibration rows one by one."""
-
-        def __init__(self) -> None:
-            self._rows: Iterator[np.ndarray] = iter(calibration)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            row = next(self._rows, None)
-            return None if row is None else {"sensors": row[None]}
-
-    quantize_static(
-        float_onnx(layers),
-        path,
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QUInt8,
-    )
-
-
-def onnx_predict(path: Path) -> Predict:
-    """Return a function that runs the ONNX model on z-scored rows."""
-    import onnxruntime as ort
-
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda inputs: session.run(None, {"sensors": inputs})[0][:, 0]
-
-
 def errors_by_part(
     rows: Rows, parts: dict[str, np.ndarray], predict: Predict, inputs: np.ndarray
 ) -> dict[str, float]:
     """Return the mean absolute error (mg/m3) of each part of the rows."""
-    error = np.abs(predict(inputs) - rows.nox)
+    error = np.abs(predict(inputs)[:, 0] - rows.nox)
     return {name: round(float(error[mask].mean()), 3) for name, mask in parts.items()}
 
 
@@ -310,17 +174,6 @@ def parts_of(rows: Rows, train: np.ndarray, held_out: np.ndarray) -> dict[str, n
     return {"train": train, "held_out": held_out, **years}
 
 
-def library_versions() -> dict[str, str]:
-    """Return the versions that made the artefacts."""
-    names = ("numpy", "tensorflow-cpu", "keras", "ai-edge-litert", "onnx", "onnxruntime")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write readable JSON with a final newline."""
-    path.write_text(json.dumps(content, indent=2) + "\n")
-
-
 def build(rows: Rows, years: Sequence[int], out: Path) -> dict[str, Any]:
     """Train on ``years``, write the four files into ``out`` and return the metrics."""
     train, held_out = split(rows, years)
@@ -328,23 +181,14 @@ def build(rows: Rows, years: Sequence[int], out: Path) -> dict[str, Any]:
     inputs = scaling.inputs(rows.sensors)
     model = train_network(inputs[train], scaling.target(rows.nox[train]))
     answer_in_units(model, scaling)
-    calibration = calibration_rows(inputs[train])
-    content = to_tflite(model, calibration)
-
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "model_int8.tflite").write_bytes(content)
-    to_onnx(layers_of(model), calibration, out / "model_int8.onnx")
+    calibration = calibration_rows(inputs[train], extremes=True)
+    models = save_quantised(model, calibration, out, Names("turbine-nox", "sensors", "nox"))
     write_json(
         out / "normalise.json",
         {"names": SENSORS, "mean": scaling.mean.tolist(), "std": scaling.std.tolist()},
     )
 
     parts = parts_of(rows, train, held_out)
-    models = {
-        "float": float_predict(layers_of(model)),
-        "int8_tflite": tflite_predict(content),
-        "int8_onnx": onnx_predict(out / "model_int8.onnx"),
-    }
     metrics = {
         "years": list(years),
         "unit": "mg/m3",
