@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import re
 import signal
 import sqlite3
@@ -20,10 +22,20 @@ import numpy as np
 from cases import KWS
 from results import Skipped
 
+import edge_runtime
 from edge_runtime.errors import MissingExtra
 from edge_simulator.broker import Broker, choose_broker
 
-__all__ = ["Broker", "Device", "Usage", "broker", "device_yaml", "wait_for"]
+__all__ = [
+    "Broker",
+    "Device",
+    "Usage",
+    "broker",
+    "device_yaml",
+    "installed",
+    "usage_of",
+    "wait_for",
+]
 
 _WAIT_S = 60.0
 _LOOK_S = 0.05
@@ -41,6 +53,20 @@ class Usage(msgspec.Struct, frozen=True):
     cpu_ns: int
     switches: int
     at_ns: int
+
+
+@functools.cache
+def installed() -> dict[str, str]:
+    """Return an environment in which our modules are byte code, as pip leaves them.
+
+    Whoever develops may have told Python to write none, and then every start of ours
+    would compile our modules and none of a library's.
+    """
+    told = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    package = Path(edge_runtime.__file__).parent
+    command = [sys.executable, "-m", "compileall", "-q", str(package)]
+    subprocess.run(command, env=told, check=True)
+    return told
 
 
 class Device:
@@ -61,6 +87,7 @@ class Device:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env=installed(),
             )
 
     def __enter__(self) -> Device:
@@ -90,13 +117,7 @@ class Device:
 
     def usage(self) -> Usage:
         """Return what the process and its children have used."""
-        cpu_ns = switches = 0
-        for pid in _tree(self._process.pid):
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                cpu_ns += int((task / "schedstat").read_text().split()[0])
-                found = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", _status(task), re.M)
-                switches += int(found[1]) if found else 0
-        return Usage(cpu_ns, switches, time.monotonic_ns())
+        return usage_of(self._process.pid)
 
     def _serving_pid(self) -> int:
         """Return whoever has the outbox open: under a supervisor it is a child."""
@@ -189,6 +210,17 @@ def device_yaml(
     # JSON is YAML, and no quoting can go wrong.
     path.write_text(json.dumps(content, indent=2))
     return path
+
+
+def usage_of(pid: int) -> Usage:
+    """Return what a process and everything it has started have used."""
+    cpu_ns = switches = 0
+    for one in _tree(pid):
+        for task in Path(f"/proc/{one}/task").iterdir():
+            cpu_ns += int((task / "schedstat").read_text().split()[0])
+            found = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", _status(task), re.M)
+            switches += int(found[1]) if found else 0
+    return Usage(cpu_ns, switches, time.monotonic_ns())
 
 
 def wait_for(is_done: Callable[[], bool], last_words: Callable[[], str]) -> None:

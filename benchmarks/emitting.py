@@ -33,6 +33,7 @@ from edge_runtime.clock import SystemClock
 from edge_runtime.config import OutboxConfig, SyncConfig, load_device
 from edge_runtime.modes.edge import EdgeDevice
 from edge_runtime.modes.serving import Serving
+from edge_runtime.modes.showing import Files
 from edge_runtime.modes.writer import Writer
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.ports import Connected, Message, TransportEvent
@@ -201,7 +202,13 @@ def _wired(
     stack.callback(outbox.close)
     link = Link(_DEVICE, cloud, outbox, state, clock, lambda _: (), SyncConfig())
     # "features" lets estimates out; this pipeline keeps no inputs with them.
-    writer = Writer(outbox, [], {"main": "features"}, lambda _: link.wake(), lambda: False)
+    writer = Writer(
+        outbox,
+        Files({}, is_durable=False),
+        {"main": "features"},
+        lambda _: link.note_commit(),
+        lambda: False,
+    )
     stop = threading.Event()
     network = _timed("network", lambda: link.run(stop), spent_ns)
     _start(stack, network, lambda: (stop.set(), link.wake()))

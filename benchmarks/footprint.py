@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from device import Broker, Device, broker, device_yaml
+from device import Broker, Device, broker, device_yaml, installed
 from measure import median_ratio, seconds
 from results import Ratio, Row
 
@@ -111,7 +111,11 @@ def _broker() -> Iterator[tuple[Path, Broker]]:
 def _started(*arguments: str) -> tuple[float, float]:
     """Return CPU ms to the first answer and the resident memory then, MB."""
     done = subprocess.run(
-        [sys.executable, str(_START), *arguments], capture_output=True, text=True, check=False
+        [sys.executable, str(_START), *arguments],
+        capture_output=True,
+        text=True,
+        env=installed(),
+        check=False,
     )
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])

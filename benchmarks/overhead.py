@@ -21,7 +21,7 @@ from edge_runtime.types import Frame
 __all__ = ["PARTS"]
 
 _CALLS = 10
-_WINDOW_CALLS = 2  # of models so slow that a longer sample would rarely be undisturbed
+_WINDOW_CALLS = 10
 _QUIET_BAR_US = 12.0
 _HAND_RATIO = 1.5
 _KEYWORD_RATIO = 1.35

@@ -10,7 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from edge_runtime.machine import installed_version, processor, vectors
+from edge_runtime.distributions import installed_version
+from edge_runtime.machine import processor, vectors
 
 __all__ = ["Ratio", "Row", "Skipped", "load", "machine", "merge"]
 

@@ -24,6 +24,8 @@ _QUICK_ROUNDS = 30
 _SUITES = {
     "overhead": "",
     "emitting": "",
+    "record": "record_us",
+    "outbox": "outbox",
     "throughput": "",
     "audio": "",
     "batch": "batch_share",
@@ -35,6 +37,10 @@ _SUITES = {
     "features": "features",
     "metrics": "metrics_us",
     "blocks": "",
+    "serving": "",
+    "timeline": "",
+    "converting": "convert_import_ms",
+    "sync": "",
 }
 
 Part = Callable[..., Sequence[Row]]

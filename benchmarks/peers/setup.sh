@@ -23,7 +23,7 @@ make_one() {
     touch "$stamp"
 }
 
-[ $# -gt 0 ] || set -- pymicro-wakeword silero-vad
+[ $# -gt 0 ] || set -- pymicro-wakeword silero-vad mlserver servers
 for name in "$@"; do
     make_one "$name" || say "The peer $name cannot be set up here; its rows will say so."
 done
