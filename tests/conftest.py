@@ -1,4 +1,4 @@
-"""What many tests share: writers of TFLite and ONNX files, and a backend that misbehaves."""
+"""What many tests share: writers of TFLite and ONNX files, odd backends, a cascade."""
 
 from __future__ import annotations
 
@@ -11,17 +11,45 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from edge_cloud.signing import SigningKey, sign_base
-from edge_runtime import registry
-from edge_runtime.bundle import Bundle, Golden, load_bundle, pack, save_bundle, write_golden
+from edge_runtime import open_pipeline, registry
+from edge_runtime.bundle import (
+    Bundle,
+    Golden,
+    load_bundle,
+    pack,
+    save_bundle,
+    write_arrays,
+    write_golden,
+)
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import load_device
-from edge_runtime.spec import ArtefactSpec, ChannelSpec, ModelSpec, StreamSpec, WindowSpec
+from edge_runtime.spec import (
+    ArtefactSpec,
+    AskNext,
+    ChannelSpec,
+    GridSpec,
+    Limit,
+    ModelSpec,
+    OutputSpec,
+    StageSpec,
+    Statistics,
+    StreamSpec,
+    WindowSpec,
+)
 from edge_runtime.sync.frames import decode_table
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.state import StateStore
+from edge_runtime.update.proof import golden_windows
 from edge_runtime.update.slots import Record
+
+# A run gives the same answer everywhere: the examples are drawn alike each time, and how fast
+# the machine is decides nothing. `--hypothesis-profile explore` draws new ones.
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeatable", settings.get_profile("explore"), derandomize=True)
+settings.load_profile("repeatable")
 
 
 class TFLiteBuilder:
@@ -470,3 +498,75 @@ class OddDevice:
 def odd_device(tmp_path: Path, misbehaving: str) -> OddDevice:
     """A device whose model goes wrong as told; nothing is declared yet."""
     return OddDevice(tmp_path)
+
+
+GATE = StageSpec(
+    "gate",
+    AskNext(0.8, label="level"),
+    labels=("level", "other"),
+    features=(Statistics(("rms",)),),
+    idle=(1.0, 0.0),
+)
+SMALL = StageSpec(
+    "small",
+    AskNext(below=0.75),
+    artefacts=(ArtefactSpec("reference", "small.npz", "float32"),),
+    features=(Statistics(("mean", "std")),),
+    output=OutputSpec(activation="softmax"),
+)
+
+
+def network(inputs: int, seed: int) -> bytes:
+    """Draw a dense network with two answers."""
+    random = np.random.default_rng(seed)
+    return write_arrays(
+        {
+            "w0": random.normal(size=(inputs, 2)).astype(np.float32),
+            "b0": random.normal(size=2).astype(np.float32),
+        }
+    )
+
+
+SaveProven = Callable[[Path, ModelSpec, dict[str, bytes], np.ndarray], Path]
+
+
+@pytest.fixture
+def save_proven() -> SaveProven:
+    """Write a bundle whose golden answers to these windows are its own."""
+
+    def save(folder: Path, spec: ModelSpec, files: dict[str, bytes], inputs: np.ndarray) -> Path:
+        nothing = write_golden(Golden(inputs, np.zeros((len(inputs), len(spec.labels)))))
+        bundle = save_bundle(folder, spec, {**files, spec.golden: nothing})
+        answers = open_pipeline(bundle).score_windows(golden_windows(inputs)).score
+        golden = write_golden(Golden(inputs, answers))
+        save_bundle(folder, spec, {**files, spec.golden: golden})
+        return folder
+
+    return save
+
+
+@pytest.fixture
+def cascade_bundle(tmp_path: Path, save_proven: SaveProven) -> Callable[..., Path]:
+    """Write a bundle with a gate, a small model and a large one, and its golden vectors."""
+
+    def write(name: str = "pump", *, has_grid: bool = False, **more: object) -> Path:
+        channels = (ChannelSpec("a"), ChannelSpec("b"))
+        fields: dict[str, object] = {
+            "name": name,
+            "version": "1",
+            "kind": "classifier",
+            "stream": StreamSpec(channels, 1.0, grid=GridSpec() if has_grid else None),
+            "window": WindowSpec(5, 1),
+            "artefacts": (ArtefactSpec("reference", "large.npz", "float32"),),
+            "labels": ("ok", "worn"),
+            "output": OutputSpec(activation="softmax"),
+            "link": "log_odds",
+            "limits": (Limit("worn", 0.8, 0.5),),
+            "cascade": (GATE, SMALL),
+        }
+        spec = ModelSpec(**(fields | more))  # type: ignore[arg-type]
+        inputs = np.random.default_rng(3).normal(size=(64, 5, 2)).round(3)
+        files = {"large.npz": network(10, 1), "small.npz": network(4, 2)}
+        return save_proven(tmp_path / name, spec, files, inputs)
+
+    return write

@@ -25,8 +25,9 @@ def _fenced_lines(page: Path) -> list[str]:
 def test_commands_on_a_page_are_understood(page: Path) -> None:
     """Every `edge-runtime` line in a code block parses, and every `make` target exists."""
     for line in _fenced_lines(page):
-        if line.startswith("edge-runtime ") and "…" not in line:
-            parser().parse_args(shlex.split(line, comments=True)[1:])
+        command = re.match(r"(?:sudo )?(?:\S+/)?edge-runtime (?P<rest>.*)", line)
+        if command and "…" not in line:
+            parser().parse_args(shlex.split(command["rest"], comments=True))
         elif line.startswith("make "):
             assert line.split()[1] in TARGETS, line
 

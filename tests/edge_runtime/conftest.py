@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from edge_runtime import registry
 
@@ -114,3 +121,71 @@ def faulty_backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     yield FAULTY
     monkeypatch.undo()
     registry._entries.cache_clear()
+
+
+class Authority:
+    """A certificate authority of its own, and a server certificate for 127.0.0.1."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        key, self._name = ec.generate_private_key(ec.SECP256R1()), _named("test authority")
+        ca = self._signed(self._name, key, key, x509.BasicConstraints(True, None), critical=True)
+        server_key = ec.generate_private_key(ec.SECP256R1())
+        host = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        server = self._signed(_named("server"), server_key, key, host, critical=False)
+        self.ca_file, self.cert_file, self.key_file = (
+            folder / name for name in ("ca.pem", "cert.pem", "key.pem")
+        )
+        pem = serialization.Encoding.PEM
+        self.ca_file.write_bytes(ca.public_bytes(pem))
+        self.cert_file.write_bytes(server.public_bytes(pem))
+        self.key_file.write_bytes(
+            server_key.private_bytes(
+                pem,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+
+    def server_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.cert_file, self.key_file)
+        return context
+
+    def _signed(
+        self,
+        name: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        signer: ec.EllipticCurvePrivateKey,
+        extension: x509.ExtensionType,
+        *,
+        critical: bool,
+    ) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(extension, critical)
+        )
+        return builder.sign(signer, hashes.SHA256())
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Certificates that a client trusts only if it is told to."""
+    return Authority(tmp_path_factory.mktemp("tls") / "authority")
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Another authority."""
+    return Authority(tmp_path_factory.mktemp("tls") / "stranger")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from edge_runtime.machine import Machine, cores, installed_version, memory_mb, processor, rss_mb
+from edge_runtime.distributions import installed_version
+from edge_runtime.machine import Machine, cores, memory_mb, processor, rss_mb
 
 
 def test_this_machine_is_described() -> None:
@@ -42,8 +43,3 @@ def test_any_change_changes_the_key(change: dict[str, object]) -> None:
     machine = Machine("cpu", 4, "aarch64", ("asimd",), {"numpy": "2"})
 
     assert msgspec.structs.replace(machine, **change).key != machine.key
-
-
-def test_a_package_that_is_absent_has_no_version() -> None:
-    """Absence is None."""
-    assert installed_version("no-such-package-as-this") is None

@@ -29,6 +29,7 @@ from edge_runtime.spec import (
     Normalise,
     OutputSpec,
     Rectify,
+    Reject,
     Smoothing,
     StreamSpec,
     WindowSpec,
@@ -164,7 +165,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 DTYPES = st.sampled_from(["float32", "int16"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     window=st.sampled_from([(1, 1), (4, 4), (5, 2), (2, 7)]),
     rows=st.integers(1, 90),
@@ -185,7 +186,7 @@ def test_shards_in_order_answer_as_the_device_does(
     assert found == pushed(pipeline_of(*window), frame)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     length=st.sampled_from([1, 4]),
     shard_blocks=st.integers(1, 5),
@@ -212,6 +213,31 @@ def test_independent_shards_answer_as_the_device_does(
     found = answer_of(backwards[::-1])
     assert is_independent(pipeline, has_times=has_times)
     assert (found[0], found[1], found[3]) == (index, value, discarded)
+
+
+def test_shards_mark_uncertain_windows_as_the_device_does() -> None:
+    """Smoothing carries over from shard to shard, so that such shards go in order."""
+    limits = (Limit("worn", 0.6, 0.4, reject=Reject(0.45, 0.65)),)
+    plain = pipeline_of(1, 1)
+    pipelines = [
+        Pipeline(
+            msgspec.structs.replace(plain.spec, limits=limits),
+            plain.scorer.session,
+            base=plain.base,
+            block=BLOCK,
+        )
+        for _ in range(3)
+    ]
+    frame = stream_of(400, 7, "float32", has_faults=True)
+    shards = list(shards_of(blocks_of(frame, [30, 200], has_times=True), 90))
+
+    results = in_order(pipelines[:2], shards)
+
+    expected = pipelines[2].push(frame).estimates.uncertain
+    found = np.concatenate([result.estimates.columns["uncertain_worn"] for result in results])
+    assert not is_independent(pipelines[2], has_times=True)
+    assert expected is not None and 0 < expected[:, 1].sum() < len(expected)
+    assert found.tolist() == expected[:, 1].tolist()
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ DAY = 24
 DAY_NS = 86_400 * 10**9
 START_NS = 1_356_998_400 * 10**9
 DEVICE = "turbine-1"
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 
 
 class Events:

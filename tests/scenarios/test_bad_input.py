@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -382,6 +383,8 @@ def test_a_full_disk_under_the_device_is_told_in_gaps(
     bench.wait_for("the first commit", lambda: bool(bench.named("rows.committed")))
 
     hog = _fill(small_disk)
+    # Room for the largest commit, once older rows have made way.
+    os.truncate(hog, hog.stat().st_size - (1 << 17))
     gate.release(bench.rows)
     bench.wait_for("the end of the recording", lambda: bench.position == bench.rows)
     bench.wait_for("the last commit", lambda: bench.committed == bench.rows)
@@ -447,8 +450,8 @@ def test_an_outbox_of_an_older_schema_is_migrated_with_its_rows(
 ) -> None:
     """After an upgrade that changes the schema, kept rows arrive, and a backup stays beside it."""
     run("run", bench.yaml, "--drain-s", "0")
-    newer = (*outbox_module._MIGRATIONS, "CREATE TABLE added_later (n INTEGER)")
-    monkeypatch.setattr(outbox_module, "_MIGRATIONS", newer)
+    newer = (*outbox_module.OUTBOX_MIGRATIONS, "CREATE TABLE added_later (n INTEGER)")
+    monkeypatch.setattr(outbox_module, "OUTBOX_MIGRATIONS", newer)
 
     bench.start_cloud()
     bench.start_device()
@@ -461,7 +464,7 @@ def test_an_outbox_of_an_older_schema_is_migrated_with_its_rows(
 def test_an_outbox_of_a_newer_schema_is_refused_untouched(bench: Bench, run: Run) -> None:
     """An older program does not guess: code 1, and the newer one later delivers every row."""
     run("run", bench.yaml, "--drain-s", "0")
-    version = len(outbox_module._MIGRATIONS)
+    version = len(outbox_module.OUTBOX_MIGRATIONS)
     _set_version(bench.state / "outbox.db", version + 1)
 
     code, _, message = run("run", bench.yaml, "--drain-s", "0")

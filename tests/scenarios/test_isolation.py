@@ -115,7 +115,7 @@ def test_a_call_that_hangs_is_ended_and_counts(odd_device: Any, start: Start) ->
 
     _, said = _ended(start())
 
-    assert said.count("hung in a call") == 2
+    assert said.count("supervisor: the device hung in a call") == 2
     assert odd_device.record().active == factory.digest
     assert odd_device.kept("odd") == odd_device.all_windows
     assert odd_device.kept("calm") == odd_device.all_windows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -75,6 +76,11 @@ class FakeOnnx:
     def __init__(self, *, starts: bool = True, takes: int = 3, fails: str = "") -> None:
         self._starts, self._takes, self._fails = starts, takes, fails
         self.asked: list[Any] = []
+        self.has_loaded_libraries = False
+
+    def preload_dlls(self) -> None:
+        self.has_loaded_libraries = True
+        sys.stdout.write("Failed to load libcufft.so.12\n")
 
     def get_available_providers(self) -> list[str]:
         return ["CUDAExecutionProvider", "NewExecutionProvider", "CPUExecutionProvider"]
@@ -112,6 +118,21 @@ def test_a_provider_is_asked_for_with_its_options_and_the_cpu_behind() -> None:
 
     assert runtime.asked == [("CUDAExecutionProvider", {"device_id": "1"}), "CPUExecutionProvider"]
     assert "CUDAExecutionProvider" in session.get_providers()
+
+
+def test_libraries_that_come_as_wheels_are_loaded_for_nvidia(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And what ONNX Runtime prints about it does not end up among the answers."""
+    nvidia, other = FakeOnnx(), FakeOnnx()
+
+    _open(nvidia, "cuda")
+    with contextlib.suppress(ModelError):
+        _open(other, "NewExecutionProvider")
+
+    assert nvidia.has_loaded_libraries
+    assert not other.has_loaded_libraries
+    assert capsys.readouterr().out == ""
 
 
 def test_a_provider_that_was_not_built_in_names_what_is_here() -> None:

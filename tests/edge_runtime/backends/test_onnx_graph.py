@@ -74,7 +74,7 @@ def test_products_with_computed_weights_are_told_from_plain_ones(probe_onnx: byt
     assert not read_graph(probe_onnx).has_computed_product
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, len(KEYWORDS) - 1), st.binary(min_size=1, max_size=8))
 def test_damage_gives_a_graph_or_a_value_error(place: int, damage: bytes) -> None:
     """Overwritten bytes never raise anything but ValueError."""
@@ -89,7 +89,7 @@ def test_damage_gives_a_graph_or_a_value_error(place: int, damage: bytes) -> Non
     assert graph.has_computed_product in (True, False)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=100))
 def test_random_bytes_are_read_within_bounds(model: bytes) -> None:
     """Whatever the bytes are, they are read as a graph or refused."""

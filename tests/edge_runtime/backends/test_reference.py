@@ -47,7 +47,7 @@ def test_it_computes_relu_layers_and_a_linear_end() -> None:
     np.testing.assert_allclose(answers, hidden @ arrays["w2"] + arrays["b2"], rtol=1e-5, atol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=2, max_size=4),
     rows=st.integers(0, 70),

@@ -31,14 +31,14 @@ class Case(NamedTuple):
     tolerance: float
 
 
-def _silero() -> Case:
+def _silero(accelerator: str | None = None) -> Case:
     with wave.open(str(DATA / "audio" / "turn_on_the_kitchen_lights_please__en-us.wav")) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), np.int16) / np.float32(32768)
     golden = np.load(DATA / "models" / "silero_vad_stream.npz")["output"]
     padded = np.concatenate((np.zeros(64, np.float32), samples))
     steps = np.stack([padded[512 * i : 512 * i + 576] for i in range(len(golden))])
     model = (DATA / "models" / "silero_vad.onnx").read_bytes()
-    options = SessionOptions(state=SILERO, shape=(576, 1))
+    options = SessionOptions(accelerator=accelerator, state=SILERO, shape=(576, 1))
     return Case(load_session("onnx", "onnx", model, options), steps, golden[:, None], 1e-3)
 
 
@@ -59,12 +59,19 @@ def case_of(lstm: Callable[..., tuple[bytes, Any]]) -> Callable[[str], Case]:
         answers = np.stack([numbers.step(step[0])[None] for step in steps])
         return Case(load_session("litert", "tflite", model), steps, answers, 1e-5)
 
-    makers = {"explicit": _silero, "resources": _wake_word, "variables": _lstm}
+    makers = {
+        "explicit": _silero,
+        "explicit, fed by name": lambda: _silero("CPUExecutionProvider"),
+        "resources": _wake_word,
+        "variables": _lstm,
+    }
     return lambda kind: makers[kind]()
 
 
-KINDS = ("explicit", "resources", "variables")
-READABLE = ("explicit", "variables")
+# An accelerator is fed by name; every build of ONNX Runtime takes the processor for one.
+FED = "explicit, fed by name"
+KINDS = ("explicit", FED, "resources", "variables")
+READABLE = ("explicit", FED, "variables")
 
 
 def distance(answers: np.ndarray, expected: np.ndarray) -> float:
@@ -79,7 +86,7 @@ def test_a_golden_stream_is_answered(case_of: Callable[[str], Case], kind: str) 
 
     answers = case.session.run(case.steps)
 
-    assert case.session.state_kind == kind
+    assert case.session.state_kind == kind.partition(",")[0]
     assert distance(answers, case.answers) <= case.tolerance
 
 
@@ -113,7 +120,7 @@ def test_reset_means_reset(case_of: Callable[[str], Case], kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", READABLE)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_state_can_be_kept_and_put_back(
     case_of: Callable[[str], Case], kind: str, data: st.DataObject

@@ -32,7 +32,7 @@ def test_variable_tensors_are_seen(accumulator: bytes) -> None:
     assert read_state(accumulator).kind == "variables"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(4, len(STREAMING) - 1), st.binary(min_size=1, max_size=8))
 def test_damage_gives_an_answer_or_a_value_error(place: int, damage: bytes) -> None:
     """Overwritten bytes never raise anything but ValueError."""
@@ -46,7 +46,7 @@ def test_damage_gives_an_answer_or_a_value_error(place: int, damage: bytes) -> N
     assert kind in ("stateless", "variables", "resources")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=200))
 def test_random_bytes_behind_the_mark_are_read_within_bounds(tail: bytes) -> None:
     """Whatever follows a valid mark is answered or refused, never read past its end."""

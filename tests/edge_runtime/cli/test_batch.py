@@ -46,6 +46,27 @@ def test_a_file_is_scored_and_the_report_is_json(
     assert report["outputs"] == [str(output)] and report["rows_per_s"] > 0
 
 
+@pytest.mark.parametrize(
+    ("timing", "message"),
+    [
+        ("delay_s=2", "has no grid"),
+        ("delay=2", "delay_s"),
+        ("delay_s=-1", "delay_s"),
+        ("2", "KEY=VALUE"),
+    ],
+)
+def test_timing_that_does_not_fit_is_explained(
+    timing: str, message: str, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bundle without a grid, a slip of the pen, a value out of range, no pair."""
+    words = ["batch", BUNDLE, str(rows), "-o", str(tmp_path / "x.csv"), "--timing", timing]
+
+    code = main(words)
+
+    assert code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_discards_are_counted(
     rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

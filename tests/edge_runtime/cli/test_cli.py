@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,46 @@ def test_check_prints_the_graph(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert code == 0
     assert "at 0.000277778 Hz" in out
     assert "int8[1, 9]" in out
+
+
+def test_the_stages_of_a_cascade_are_listed(
+    cascade_bundle: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By check, bundle show and tune, each with what it asks the next about."""
+    bundle = cascade_bundle()
+    config = _cascaded(bundle, tmp_path)
+    lines = (
+        "gate (its features alone) asks the next for level from 0.8",
+        "small (small.npz) asks the next for the largest value below 0.75",
+    )
+
+    codes, told = [], []
+    for words in (
+        ["check", str(config)],
+        ["tune", str(bundle), "--seconds", "0.1", "--dry-run"],
+        ["bundle", "show", str(bundle)],
+    ):
+        codes.append(main(words))
+        told.append(capsys.readouterr().out)
+
+    assert codes == [0, 0, 0]
+    assert all(line in text for line in lines for text in told[:2])
+    assert "'name': 'gate', 'ask_next': {'at_least': 0.8, 'label': 'level'}" in told[2]
+
+
+def test_a_stage_that_does_not_fit_its_tensor_is_found_by_check(
+    cascade_bundle: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before any hardware is touched."""
+    bundle = cascade_bundle()
+    manifest = bundle / "bundle.yaml"
+    manifest.write_text(manifest.read_text().replace("- std\n", "- std\n    - max\n"))
+    config = _cascaded(bundle, tmp_path)
+
+    code = main(["check", str(config)])
+
+    assert code != 0
+    assert "features have shape (6,), 6 numbers" in capsys.readouterr().err
 
 
 def test_check_names_the_line_of_an_unknown_key(
@@ -173,6 +214,22 @@ def test_a_good_bundle_is_admitted(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["is_admitted"] is True
 
 
+def _cascaded(bundle: Path, folder: Path) -> Path:
+    rows, config = folder / "rows.csv", folder / "device.yaml"
+    rows.write_text("t,a,b\n0,1,2\n")
+    config.write_text(
+        f"""\
+device: bench-1
+state: state
+streams:
+  main:
+    source: {{kind: csv, path: {rows}, time: {{column: t, format: unix_s}}}}
+    model: {{bundle: {bundle}}}
+"""
+    )
+    return config
+
+
 def _device(bundle: Path) -> str:
     return f"""\
 device: turbine-1
@@ -186,3 +243,27 @@ streams:
     model: {{bundle: {bundle}}}
     upload: windows
 """
+
+
+def test_a_warning_shows_the_facts_that_came_with_it(tmp_path: Path) -> None:
+    """A device whose sensor is absent says which node is missing and what to do, and goes on."""
+    config = tmp_path / "fan-1.yaml"
+    config.write_text(
+        f"""\
+device: fan-1
+state: state
+streams:
+  main:
+    source: {{kind: serial, port: {tmp_path}/no-port, format: {{kind: json}}}}
+    model: {{bundle: {ROOT}/examples/fan_vibration/bundles/fan-unbalance-1.0.0}}
+"""
+    )
+    command = [sys.executable, "-m", "edge_runtime.cli", "run", "--no-supervisor", str(config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as device:
+        assert device.stderr is not None
+        line = device.stderr.readline()
+        device.terminate()
+
+    assert "source.failed stream=main why=" in line
+    assert "no-port" in line
+    assert device.returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from edge_runtime.errors import BundleError, ConfigError, EdgeError, ShapeError
 from edge_runtime.spec import (
     ArtefactSpec,
     ChannelSpec,
+    ImageSpec,
     ModelSpec,
     OutputSpec,
     StreamSpec,
@@ -99,7 +101,7 @@ def test_graph_tells_what_will_run(folder: Path) -> None:
     assert [(channel.name, channel.unit) for channel in stream.channels] == [("x", "g"), ("y", "g")]
     assert (stream.rate_hz, stream.features, stream.labels) == (3200.0, ("raw",), ("ok", "worn"))
     assert graph.sinks == ("terminal", "jsonl")
-    assert graph.sync == "mqtt://broker.example:1883"
+    assert graph.sync == "mqtts://broker.example:1883"
     assert graph.is_updatable
 
 
@@ -115,6 +117,32 @@ def test_rate_that_does_not_fit_reads_like_the_style_guide(folder: Path) -> None
         "but model pump-bearing@2.1 needs 3200 Hz.\n"
         "  Set streams.x.source.rate_hz to 3200, or convert the model with --rate-hz 1600."
     )
+
+
+IMAGES = "kind: images, path: ., time: {start: 2013-01-01T00:00:00Z, step_s: 0.1}}"
+CSV = "kind: csv, path: rows.csv, rate_hz: 3200, time: {column: t}}"
+
+
+def test_a_source_of_images_needs_a_model_of_images(folder: Path) -> None:
+    """That is found before any picture is looked at."""
+    with pytest.raises(
+        ConfigError, match=r"delivers images, but model pump-bearing@2\.1 needs none"
+    ):
+        check_device(_load(folder, CSV, IMAGES))
+
+
+def test_graph_tells_what_images_look_like(folder: Path) -> None:
+    """A model of images fits."""
+    channels = tuple(ChannelSpec(f"c{number}") for number in range(6))
+    stream = StreamSpec(channels, 40.0, ImageSpec(4, 2))
+    window = WindowSpec(4, 4)
+    spec = msgspec.structs.replace(_spec(), stream=stream, window=window)
+    golden = write_golden(Golden(np.zeros((1, 4, 6)), np.zeros((1, 2))))
+    save_bundle(folder / "pump", spec, {"model.tflite": b"m", "golden.npz": golden})
+
+    graph = check_device(_load(folder, CSV, IMAGES))
+
+    assert graph.streams[0].image == ImageSpec(4, 2)
 
 
 BAD_KEYS = [
@@ -284,3 +312,47 @@ def test_autoencoder_must_answer_in_the_shape_of_its_input(folder: Path) -> None
     assert check_device(config, inspect=lambda *_: _tensors((1, 8), (1, 8)))
     with pytest.raises(ShapeError, match="output of model"):
         check_device(config, inspect=lambda *_: _tensors((1, 8), (1, 2)))
+
+
+SYNC = """\
+device: pump-1
+state: state
+streams: {main: {source: {kind: csv, path: x.csv, time: {start: 2013-01-01T00:00:00Z, step_s: 1}},
+                 model: {bundle: bundle}}}
+sync: {host: broker.example, %s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("keys", "is_encrypted"),
+    [
+        ("tls: on", True),
+        ("tls: off", False),
+        ("port: 1883", False),
+        ("ca_file: ca.pem", True),
+        ("cert_file: device.pem", True),
+    ],
+)
+def test_a_link_says_whether_it_is_encrypted(tmp_path: Path, keys: str, is_encrypted: bool) -> None:
+    """On and off are said in words; files for TLS say on."""
+    (tmp_path / "device.yaml").write_text(SYNC % keys)
+    sync = load_device(tmp_path / "device.yaml").sync
+
+    assert sync is not None
+    assert sync.is_encrypted == is_encrypted
+
+
+@pytest.mark.parametrize(
+    ("keys", "what"),
+    [
+        ("tls: off, ca_file: ca.pem", "tls is off, but files for it are named"),
+        ("key_file: device.key", "there is a key_file and no cert_file"),
+        ("tls: perhaps", "perhaps"),
+    ],
+)
+def test_a_link_that_contradicts_itself_is_refused(tmp_path: Path, keys: str, what: str) -> None:
+    """What cannot be meant is told where it stands."""
+    (tmp_path / "device.yaml").write_text(SYNC % keys)
+
+    with pytest.raises(ConfigError, match=what):
+        load_device(tmp_path / "device.yaml")

@@ -14,7 +14,9 @@ from edge_runtime.config import (
     DeviceConfig,
     ModelConfig,
     OutboxConfig,
+    ProxyConfig,
     StreamConfig,
+    StreamOutboxConfig,
     SyncConfig,
     TrustConfig,
     load_device,
@@ -37,9 +39,10 @@ def _example(page: str) -> str:
     return match.group(1)
 
 
-def test_device_example_loads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["configuration.md", "../howto/outbox.md"])
+def test_device_example_loads(tmp_path: Path, page: str) -> None:
     """The first example can be copied."""
-    (tmp_path / "device.yaml").write_text(_example("configuration.md"))
+    (tmp_path / "device.yaml").write_text(_example(page))
 
     assert load_device(tmp_path / "device.yaml").device == "pump-1"
 
@@ -56,7 +59,9 @@ def test_bundle_example_is_a_model_spec() -> None:
         StreamConfig,
         ModelConfig,
         SyncConfig,
+        ProxyConfig,
         OutboxConfig,
+        StreamOutboxConfig,
         TrustConfig,
         TimeConfig,
         *PLUGINS,
@@ -65,7 +70,8 @@ def test_bundle_example_is_a_model_spec() -> None:
 )
 def test_every_key_is_documented(config: type[msgspec.Struct]) -> None:
     """A new key needs a line in the reference."""
-    text = (PAGES / "configuration.md").read_text()
+    pages = [PAGES / "configuration.md", *PAGES.glob("sources/*.md"), *PAGES.glob("sinks/*.md")]
+    text = "".join(page.read_text() for page in pages)
     keys = [field.encode_name for field in msgspec.structs.fields(config)]
 
     missing = [key for key in keys if key != "origin" and not re.search(rf"\b{key}\b", text)]

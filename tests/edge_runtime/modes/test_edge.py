@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_cloud.asking import ask
 from edge_runtime.backends import open_pipeline
 from edge_runtime.bundle import load_bundle
 from edge_runtime.clock import SystemClock
@@ -26,7 +27,10 @@ from edge_runtime.config import load_device
 from edge_runtime.errors import ConfigError, SourceError
 from edge_runtime.modes.edge import EdgeDevice
 from edge_runtime.sync.frames import decode_table
+from edge_runtime.sync.messages import Life, decode
 from edge_runtime.sync.outbox import Outbox
+from edge_runtime.sync.topics import Topics
+from edge_runtime.testing.transport import MemoryBroker
 from edge_runtime.types import Frame, Output
 
 from .conftest import HOP, LENGTH, ROWS, recording  # isort: skip
@@ -91,8 +95,8 @@ def test_a_second_run_makes_nothing_twice(device_yaml: Callable[..., Path]) -> N
 def test_killed_anywhere_nothing_is_lost_or_doubled(
     device_yaml: Callable[..., Path], bundle: Path
 ) -> None:
-    """SIGKILL at random instants leaves every window exactly once after the last run."""
-    path = device_yaml(DEAD_BROKER)
+    """SIGKILL at random instants leaves every window once in the outbox, and once in a file."""
+    path = device_yaml(f"{DEAD_BROKER}\nsinks: [{{kind: jsonl, path: out.jsonl}}]")
     path.write_text(path.read_text().replace("block: 7", "block: 7\n      speed: 400"))
     script = (
         "import sys\n"
@@ -122,10 +126,14 @@ def test_killed_anywhere_nothing_is_lost_or_doubled(
             break
     _run(path)
 
-    kept = _kept(path)
+    kept, expected = _kept(path), _expected(bundle)
     assert killed >= 5
     assert kept["index"].tolist() == list(range(LENGTH - 1, ROWS))
-    assert kept["value"].tobytes() == _expected(bundle).estimates.value.tobytes()
+    assert kept["value"].tobytes() == expected.estimates.value.tobytes()
+    lines = [json.loads(line) for line in (path.parent / "out.jsonl").read_text().splitlines()]
+    shown = [line["value"] for line in lines if line["kind"] == "estimate"]
+    assert shown == expected.estimates.value.tolist()
+    assert len(lines) - len(shown) == len(expected.decisions)
 
 
 def test_ctrl_c_flushes_and_ends_cleanly(device_yaml: Callable[..., Path]) -> None:
@@ -224,3 +232,63 @@ def test_the_metrics_of_a_device_add_up(device_yaml: Callable[..., Path]) -> Non
     assert int(found["windows_scored_total"]) == WINDOWS
     assert int(found["push_seconds_count"]) == int(found["frames_received_total"]) > 0
     assert int(re.search(r"^inference_seconds_count.* (\d+)$", pages[-1], re.M)[1]) > 0  # type: ignore[index]
+
+
+def test_a_running_device_answers_what_it_is_asked(
+    device_yaml: Callable[..., Path], bundle: Path
+) -> None:
+    """Over the link: its status, its outbox, and the log level; and it says what it runs."""
+    bundle_labels = load_bundle(bundle).spec.labels
+    broker = MemoryBroker()
+    device = EdgeDevice(
+        load_device(device_yaml(DEAD_BROKER)),
+        connect=lambda _config, client, _clock: broker.transport(client),
+    )
+    running = threading.Thread(target=device.run, kwargs={"stays": True})
+    running.start()
+    topic = Topics().up("bench-1", "life")
+    _wait_for(lambda: broker.retained(topic) is not None)
+
+    answers = {
+        name: ask(
+            broker.transport("cloud-ask"),
+            "bench-1",
+            name,
+            {},
+            timeout_s=30.0,
+            clock=SystemClock(),
+        )
+        for name in ("status", "outbox", "log-level")
+    }
+    device.stop()
+    running.join()
+
+    assert [answer and answer.state for answer in answers.values()] == ["done", "done", "refused"]
+    assert answers["status"].result["device"] == "bench-1"  # type: ignore[union-attr]
+    assert "rows" in answers["outbox"].result  # type: ignore[union-attr]
+    life = decode(broker.retained(topic).payload, Life)  # type: ignore[union-attr]
+    assert life.streams["main"].labels == bundle_labels
+
+
+def test_an_alarm_is_committed_at_once_while_its_neighbour_waits(
+    device_yaml: Callable[..., Path],
+) -> None:
+    """``durable: full`` is a stream's: each of its answers is a commit, others are grouped."""
+    path = device_yaml(DEAD_BROKER)
+    head, main = path.read_text().split("  main:\n")
+    body, tail = main.split("sync:")
+    alarm = f"  alarm:\n{body}    outbox: {{durable: full}}\n"
+    head = head.replace("commit_s: 0.001", "commit_s: 60")
+    path.write_text(f"{head}  main:\n{body}{alarm}sync:{tail}")
+    committed: dict[str, list[object]] = {"main": [], "alarm": []}
+
+    def note(name: str, facts: Mapping[str, object]) -> None:
+        if name == "rows.committed":
+            committed[str(facts["stream"])].append(facts["position"])
+
+    _run(path, on_event=note)
+
+    # Frames of 7 rows; the first whole window needs 5.
+    assert committed["alarm"] == [*range(7, ROWS, 7), ROWS]
+    # 200 answers are enough for a commit, and the end is one.
+    assert len(committed["main"]) <= WINDOWS // 200 + 1

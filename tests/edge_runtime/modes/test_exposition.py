@@ -9,7 +9,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
+import msgspec
 import pytest
 
 from edge_runtime.errors import ConfigError
@@ -25,13 +27,19 @@ def numbers(inference: Histogram | None = None) -> StreamNumbers:
             "samples_received_total": 448,
             "windows_scored_total": 6,
             "decisions_made_total": 1,
+            "decisions_withheld_total": 2,
             "source_restarts_total": 0,
+            "samples_lost_total": 4,
+            "slots_bridged_total": 5,
         },
         discarded={"gap": 3},
         push=Histogram(),
         model="pump@1",
         inference=inference or Histogram(),
         facts={"base": "ab", "effective_id": "cd"},
+        faults={"frozen": 2},
+        suspect={"saturated": 3},
+        jitter_s=0.001,
     )
 
 
@@ -41,12 +49,21 @@ def arranged(streams: dict[str, StreamNumbers]) -> list[Family]:
         families_of(
             streams,
             device={"device": "d1", "version": "0"},
-            outbox={"outbox_rows": 2, "outbox_bytes": 300},
+            outbox={"outbox_rows": 2, "outbox_bytes": 300, "outbox_written_bytes_total": 4096},
             lost={"quota": 5},
+            tapes={"pump": Taped()},  # type: ignore[dict-item]
             link={"is_connected": 1, "frames_sent_total": 9, "bytes_up": 100},
             updates={"committed": 1},
         )
     )
+
+
+class Taped:
+    """What a recorder counts."""
+
+    size_bytes = 4096
+    frames = 5
+    discarded: ClassVar = {"disk_full": 2}
 
 
 @contextmanager
@@ -77,9 +94,17 @@ def test_the_page_has_the_counters_of_every_component() -> None:
     assert kind == CONTENT_TYPE
     for line in (
         'frames_received_total{stream="main"} 7',
+        'samples_lost_total{stream="main"} 4',
+        'slots_bridged_total{stream="main"} 5',
+        'sensor_faults_total{stream="main",reason="frozen"} 2',
+        'windows_suspect_total{stream="main",quality="saturated"} 3',
+        'source_jitter_seconds{stream="main"} 0.001',
         'records_discarded_total{stream="main",reason="gap"} 3',
         'records_discarded_total{reason="quota"} 5',
+        'tape_bytes{stream="pump"} 4096',
+        'tape_frames_discarded_total{stream="pump",reason="disk_full"} 2',
         "outbox_rows 2",
+        "outbox_written_bytes_total 4096",
         "link_is_connected 1",
         "link_frames_sent_total 9",
         "link_bytes_up_total 100",
@@ -104,6 +129,26 @@ def test_streams_that_share_a_model_share_its_histogram() -> None:
     (family,) = [one for one in arranged(streams) if one.name == "inference_seconds"]
 
     assert [labels["stream"] for labels, _ in family.samples] == ["a", "c"]
+
+
+def test_a_cascade_is_counted_and_timed_by_stage() -> None:
+    """Windows by who answered them, and a series for every model, the main one among them."""
+    gate, main = Histogram(), Histogram()
+    one = msgspec.structs.replace(
+        numbers(main),
+        stages={"gate": 90, "small": 0, "model": 10},
+        inferences={"gate": gate, "model": main},
+    )
+
+    families = {family.name: family for family in arranged({"main": one, "plain": numbers()})}
+
+    assert families["windows_answered_total"].samples == (
+        ({"stream": "main", "stage": "gate"}, 90),
+        ({"stream": "main", "stage": "small"}, 0),
+        ({"stream": "main", "stage": "model"}, 10),
+    )
+    labels = [labels for labels, _ in families["inference_seconds"].samples]
+    assert [one.get("stage") for one in labels] == ["gate", "model", None]
 
 
 def test_another_path_says_where_the_metrics_are() -> None:

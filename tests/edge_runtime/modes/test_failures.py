@@ -47,7 +47,7 @@ class WhileServed:
     def wait(self, index: int, time_ns: int, timeout_s: float) -> int:
         device = self.device
         assert device is not None
-        if device._inbox.empty() and not device._failures._states["odd"].is_away:
+        if device._inbox.is_empty and not device._failures._states["odd"].is_away:
             return 8
         self._never.wait(min(timeout_s, 0.005))
         return 0

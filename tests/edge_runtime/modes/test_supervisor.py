@@ -85,6 +85,21 @@ def test_an_end_of_its_own_is_passed_on(supervise: Supervise, code: int) -> None
     assert supervise(str(code)) == (code, [{}], [])
 
 
+@pytest.mark.parametrize("set_by_a_person", [None, "3"])
+def test_a_device_gets_one_heap_unless_somebody_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, set_by_a_person: str | None
+) -> None:
+    """Memory is scarcer than the time its threads would wait for each other's allocations."""
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    if set_by_a_person:
+        monkeypatch.setenv("MALLOC_ARENA_MAX", set_by_a_person)
+    program = "import os, sys; sys.exit(int(os.environ['MALLOC_ARENA_MAX']))"
+
+    code = Supervisor([sys.executable, "-c", program], say=print).run()
+
+    assert code == int(set_by_a_person or 1)
+
+
 @pytest.mark.parametrize("fault", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"])
 def test_a_crash_in_a_call_counts_against_that_base(supervise: Supervise, fault: str) -> None:
     """The device starts again, and is told which base it died of and how often."""

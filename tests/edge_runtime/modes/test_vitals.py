@@ -43,6 +43,17 @@ def test_a_page_nobody_wrote_tells_nothing() -> None:
     assert vitals.bases == vitals.busy_bases() == {}
 
 
+@pytest.mark.parametrize("damage", [b"\xff", b"\n\n", b" x y "])
+def test_a_damaged_page_blames_nobody(damage: bytes) -> None:
+    """Whatever a device writes when its heap is broken, its supervisor goes on."""
+    vitals = Vitals()
+    vitals.tell(1.0, {"a": "base-a"})
+
+    vitals._page[24 : 24 + len(damage)] = damage
+
+    assert vitals.bases == {}
+
+
 def test_a_call_that_ended_blames_nobody() -> None:
     """Between two calls no stream is busy."""
     vitals = Vitals()

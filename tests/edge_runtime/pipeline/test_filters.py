@@ -110,7 +110,7 @@ def test_the_lowest_integer_is_rectified() -> None:
     assert (found == 32768).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     blocks=st.integers(1, 40),
     seams=st.lists(st.integers(1, 40), max_size=8),

@@ -64,6 +64,17 @@ def test_softmax_agrees_with_its_formula() -> None:
     np.testing.assert_allclose(found[0], np.array(powers) / sum(powers), rtol=1e-12)
 
 
+def test_a_temperature_divides_the_logits() -> None:
+    """Softer above 1, harder below, and the largest stays the largest."""
+    logits = np.array([[2.0, 0.0]])
+
+    soft = activate(logits, OutputSpec("softmax", temperature=2.0))
+    hard = activate(logits, OutputSpec("sigmoid", temperature=0.5))
+
+    np.testing.assert_allclose(soft[0, 0], 1 / (1 + math.exp(-1.0)))
+    np.testing.assert_allclose(hard[0], [1 / (1 + math.exp(-4.0)), 0.5])
+
+
 def test_the_error_of_a_reconstruction_is_its_mean_square() -> None:
     """Every row has one number."""
     found = squared_error(np.array([[1.0, 2.0], [0.0, 0.0]]), np.array([[1.0, 4.0], [3.0, 1.0]]))

@@ -23,6 +23,7 @@ from edge_runtime.spec import (
     Normalise,
     NormaliserLayer,
     PriorLayer,
+    Reject,
     ResidualLayer,
     ThresholdsLayer,
 )
@@ -68,6 +69,18 @@ def test_without_layers_the_value_is_the_score(refine: Callable[..., np.ndarray]
     score = np.array([[0.1, 1.0]])
 
     assert refine(score=score, link="log_odds").tobytes() == score.tobytes()
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=2), st.floats(-5, 5))
+def test_a_prior_that_says_nothing_touches_no_byte(
+    refine: Callable[..., np.ndarray], score: list[float], said: float
+) -> None:
+    """Also where the link would round: the answer is that of the edge alone."""
+    neutral = layer_of(PriorLayer((said, 0.0), (said, 0.0)), half_life_s=10.0)
+
+    found = refine(neutral, score=[score], link="log_odds", age_s=(3.0,))
+
+    assert found.tobytes() == np.array([score]).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -259,6 +272,25 @@ def test_thresholds_replace_limits_by_label(spec_of: Callable[..., ModelSpec]) -
 
     assert layers.at(MADE_NS).limits == (Limit("a", 0.9, 0.5), Limit("b", 0.6, 0.3))
     assert layers.at(MADE_NS - 1).limits == spec.limits
+
+
+def test_thresholds_move_and_the_rest_of_a_limit_stays(spec_of: Callable[..., ModelSpec]) -> None:
+    """A layer without the newer keys keeps the base's; with them it changes thresholds alone."""
+    limits = (
+        Limit("a", 0.9, 0.5, k_of_n=(2, 3), refractory_s=4.0, reject=Reject(0.3, 0.7)),
+        Limit("b", 0.9, 0.5),
+    )
+    body = ThresholdsLayer(
+        (Limit("a", 0.8, 0.4), Limit("b", 0.8, 0.4, k_of_n=(9, 9), reject=Reject(0.0, 1.0)))
+    )
+    spec = spec_of(labels=("a", "b"), limits=limits)
+
+    found = LayerSet(spec, [layer_of(body)], base=BASE, shape=(2,)).at(MADE_NS).limits
+
+    assert found == (
+        Limit("a", 0.8, 0.4, k_of_n=(2, 3), refractory_s=4.0, reject=Reject(0.3, 0.7)),
+        Limit("b", 0.8, 0.4),
+    )
 
 
 def test_normalising_takes_one_number_per_element_or_per_last_axis() -> None:

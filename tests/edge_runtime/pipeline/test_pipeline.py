@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edge_runtime.errors import BundleError, ConfigError, ModelError, ShapeError
 from edge_runtime.pipeline import BATCH, Pipeline
+from edge_runtime.quality import MASK
 from edge_runtime.spec import (
     Clamps,
     FusionLayer,
@@ -39,6 +40,13 @@ PERIOD_NS = 10_000_000
 def joined(outputs: list[Output], field: str) -> np.ndarray:
     """Put one column of several answers together."""
     return np.concatenate([getattr(output.estimates, field) for output in outputs])
+
+
+def suspect(frame: Frame, *masks: int) -> Frame:
+    """Mark the first samples of a frame."""
+    quality = np.zeros(len(frame), MASK)
+    quality[: len(masks)] = masks
+    return msgspec.structs.replace(frame, quality=quality if quality.any() else None)
 
 
 def prior_of(value: float, *, made_ns: int = 0) -> Layer:
@@ -294,6 +302,58 @@ def test_bad_rows_are_counted_and_the_rest_is_answered(
     assert pipeline.discarded == {"out_of_order": 2, "gap": 1, "not_finite": 2}
 
 
+# --- suspect samples ----------------------------------------------------------------
+
+
+def test_an_answer_says_what_is_suspect_about_its_window(
+    summing: Callable[..., Pipeline], frame_of: Callable[..., Frame]
+) -> None:
+    """The estimate has the bits of all samples of its window, and so has the decision."""
+    pipeline = summing(limits=(Limit("value", 1.0, 0.5),))
+
+    found = pipeline.push(suspect(frame_of([0, 0, 0, 0, 8, 8, 0, 0, 0, 0]), 0, 0, 0, 0, 1, 2))
+
+    assert found.estimates.quality is not None
+    assert found.estimates.quality.tolist() == [0, 3, 3, 0]
+    assert [(one.edge, one.quality) for one in found.decisions] == [("start", 3), ("end", 0)]
+
+
+def test_answers_have_no_quality_where_nothing_is_suspect(
+    summing: Callable[..., Pipeline], frame_of: Callable[..., Frame]
+) -> None:
+    """Neither before the first suspect sample nor once it is behind."""
+    pipeline = summing()
+
+    parts = [[0, 0, 0, 0], [1, 0, 0, 0], [0] * 8]
+    found = [
+        pipeline.push(suspect(frame_of(np.zeros(len(part)), index=4 * n), *part)).estimates
+        for n, part in enumerate(parts)
+    ]
+
+    assert found[0].quality is None
+    assert found[1].quality is not None
+    assert found[1].quality.tolist() == [1, 1]
+    assert found[2].quality is None
+
+
+def test_windows_scored_apart_keep_what_is_suspect(
+    summing: Callable[..., Pipeline], frame_of: Callable[..., Frame]
+) -> None:
+    """In pieces for several layers as well as at once."""
+    prior = prior_of(0.5, made_ns=50 * PERIOD_NS)
+    pipeline = summing(prior, upload="windows")
+    live = pipeline.push(suspect(frame_of(np.zeros(100)), *[0] * 40, 1, *[0] * 20, 2)).estimates
+    assert live.inputs is not None
+    assert live.quality is not None
+
+    windows = Windows(live.index, live.start_ns, live.end_ns, live.inputs, quality=live.quality)
+    found = summing(prior).score_windows(windows)
+
+    assert found.quality is not None
+    assert found.quality.tolist() == live.quality.tolist()
+    assert set(live.quality.tolist()) == {0, 1, 2}
+
+
 # --- what does not fit ------------------------------------------------------------
 
 
@@ -440,7 +500,7 @@ def test_damaged_snapshots_are_refused_or_harmless(
 ) -> None:
     """No bytes make anything but a `ModelError`, and the pipeline goes on after it."""
     source = summing()
-    source.push(frame_of([1.0, 2.0, 3.0]))
+    source.push(suspect(frame_of([1.0, 2.0, 3.0]), 0, 1, 2))
     snapshot = bytearray(source.snapshot())
     if isinstance(damage, bytes):
         snapshot = bytearray(damage)
@@ -453,6 +513,7 @@ def test_damaged_snapshots_are_refused_or_harmless(
         pipeline.restore(bytes(snapshot))
 
     pipeline.push(frame_of(np.zeros(9), index=2**36))
+    pipeline.snapshot()
 
 
 def test_an_oversized_snapshot_is_not_decoded(summing: Callable[..., Pipeline]) -> None:

@@ -35,7 +35,7 @@ def quantile(knots: np.ndarray, output: str = "uniform") -> Normalise:
     return Normalise(kind="quantile", knots=rows, output=output)  # type: ignore[arg-type]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     elements=st.integers(1, 5),
     count=st.integers(2, 30),
@@ -90,7 +90,7 @@ def test_normal_output_is_bounded() -> None:
     np.testing.assert_allclose(found[:, 0], [-5.1993376, 0, 5.1993376], rtol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(count=st.integers(1, 400), seed=st.integers(0, 2**32 - 1))
 def test_a_window_alone_has_the_same_bytes_as_among_others(count: int, seed: int) -> None:
     """No value depends on how many windows are normalised together."""

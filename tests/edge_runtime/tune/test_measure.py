@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.bundle import load_bundle
+from edge_runtime.distributions import installed_version
 from edge_runtime.errors import ConfigError
-from edge_runtime.machine import Machine, installed_version
+from edge_runtime.machine import Machine
 from edge_runtime.tune import Candidate, Row, Tuning, tune
 from edge_runtime.tune.child import Subject
 from edge_runtime.tune.wire import Ask

@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_runtime.bundle import Golden, pack, save_bundle, write_golden
+from edge_runtime.bundle import Golden, load_bundle, pack, save_bundle, write_golden
 from edge_runtime.ports import Choice
-from edge_runtime.spec import ArtefactSpec, ModelSpec
+from edge_runtime.spec import ArtefactSpec, AskNext, ModelSpec, StageSpec
 from edge_runtime.update.admission import Admission, admit
 
 
@@ -201,3 +201,55 @@ def test_a_verdict_reads_as_json() -> None:
     verdict = Admission(False, "golden: x", 1.0, 2.0, 3.0)
 
     assert msgspec.json.decode(msgspec.json.encode(verdict), type=Admission) == verdict
+
+
+def test_a_cascade_is_proven_model_by_model(cascade_bundle) -> None:
+    """Every model repeats its answers, alone and in blocks, and every way is tried."""
+    verdict = admit(cascade_bundle(), Choice())
+
+    assert verdict.reason == ""
+    assert verdict.is_admitted
+    assert verdict.worst_difference == 0.0
+
+
+def test_golden_windows_that_miss_a_way_through_a_cascade_are_refused(cascade_bundle) -> None:
+    """A model that nobody asked is not proven."""
+    bundle = load_bundle(cascade_bundle())
+    small = msgspec.structs.replace(bundle.spec.cascade[1], ask_next=AskNext(below=1.1))
+    never = msgspec.structs.replace(small, ask_next=AskNext(at_least=1.1))
+
+    open_end, closed = (
+        admit(cascade_bundle(name, cascade=(bundle.spec.cascade[0], stage)), Choice())
+        for name, stage in (("open", small), ("closed", never))
+    )
+
+    assert open_end.reason == "path: no golden window is answered by small"
+    assert closed.reason == "path: no golden window is answered by model"
+
+
+@pytest.mark.parametrize(
+    ("do", "reason"), [("ok", ""), ("batchy", "batch: "), ("crash", "crash: killed")]
+)
+def test_a_stage_that_misbehaves_is_refused(
+    make_spec, golden, misbehaving, tmp_path: Path, do: str, reason: str
+) -> None:
+    """A cascade is as sound as each of its models; here a gate before one that is."""
+    gate = StageSpec(
+        "gate",
+        AskNext(0.0),
+        artefacts=(ArtefactSpec("misbehaving", "odd.json", "float32"),),
+        labels=("sum",),
+        idle=(0.0,),
+    )
+    own = (ArtefactSpec("misbehaving", "model.json", "float32"),)
+    files = {
+        "model.json": b'{"do": "ok"}',
+        "odd.json": json.dumps({"do": do}).encode(),
+        "golden.npz": write_golden(golden),
+    }
+    save_bundle(tmp_path / "odd", make_spec(artefacts=own, cascade=(gate,)), files)
+
+    verdict = admit(tmp_path / "odd", Choice(backend=misbehaving))
+
+    assert verdict.is_admitted == (do == "ok")
+    assert verdict.reason.startswith(reason)

@@ -993,7 +993,6 @@ FAULTS = st.sampled_from(
 
 @settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(faults=st.lists(FAULTS, max_size=60))

@@ -79,7 +79,7 @@ def windows_of(samples: np.ndarray, age_s: float) -> Windows:
     return Windows(np.arange(len(samples)), ends, ends, samples)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     clamps=clamps,
     bodies=st.fixed_dictionaries({}, optional=BODIES),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -25,6 +26,7 @@ from edge_runtime.spec import (
     ModelSpec,
     NormaliserLayer,
     PriorLayer,
+    Reject,
     ResidualLayer,
     ThresholdsLayer,
 )
@@ -96,10 +98,34 @@ BAD = [
     (ThresholdsLayer((Limit("nox", on=75.0, off=65.0),)), "clamp: threshold 5 > 4"),
     (ThresholdsLayer((Limit("co", on=1.0, off=0.0),)), r"shape: thresholds for \['co'\]"),
     (ThresholdsLayer((Limit("nox", 70.0, 65.0),) * 2), "shape: thresholds"),
+    (ThresholdsLayer((Limit("nox", 70.0, 65.0, k_of_n=(9, 9)),)), "shape: .* more than the base"),
+    (ThresholdsLayer((Limit("nox", 70.0, 65.0, refractory_s=9.0),)), "shape: .* more than the"),
+    (ThresholdsLayer((Limit("nox", 70.0, 65.0, reject=Reject(0, 99)),)), "shape: .* more than"),
     (CalibrationLayer(NAN, 0.0), "number: nan"),
     (ResidualLayer(0.0, (INF, 0.0)), "number: inf"),
     (FusionLayer(0.0, 1.0, -INF), "number: -inf"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("reject", "refusal"),
+    [
+        (Reject(61.0, 74.0), ""),
+        (Reject(60.0, 74.0), "clamp: threshold -5 < -4"),
+        (Reject(65.0, 75.0), "clamp: threshold 5 > 4"),
+    ],
+)
+def test_a_reject_band_moves_within_the_clamp(
+    make_spec: Callable[..., ModelSpec], reject: Reject, refusal: str
+) -> None:
+    """A stolen key cannot declare everything uncertain."""
+    spec = make_spec(limits=(Limit("nox", 70.0, 65.0, reject=Reject(65.0, 70.0)),))
+    layer = layer_of(ThresholdsLayer((Limit("nox", 70.0, 65.0, reject=reject),)))
+
+    expected = pytest.raises(TrustError, match=refusal) if refusal else nullcontext()
+
+    with expected:
+        check_layer(layer, spec, BASE, NOW_NS)
 
 
 def test_a_release_key_vouches_for_a_base(trust, release_key, statement) -> None:

@@ -21,7 +21,7 @@ MANIFEST = """\
 name: pump
 version: "1"
 kind: classifier
-stream: {{channels: [{{name: a}}, {{name: b}}, {{name: c}}], rate_hz: 100}}
+stream: {{channels: [{{name: a}}, {{name: b}}, {{name: c}}], rate_hz: 100{grid}}}
 window: {{length: {length}, hop: {hop}}}
 artefacts: [{{backend: reference, file: model.npz, precision: float32}}]
 labels: [ok, worn]
@@ -33,7 +33,7 @@ limits: [{{label: worn, on: 0.6, off: 0.4}}]
 Rows = dict[str, np.ndarray]
 
 
-def bundle_of(length: int = 1, hop: int = 1) -> Bundle:
+def bundle_of(length: int = 1, hop: int = 1, grid: str = "") -> Bundle:
     """Make a bundle whose windows have ``length`` rows of three channels."""
     random = np.random.default_rng(5)
     size = length * len(CHANNELS)
@@ -47,7 +47,9 @@ def bundle_of(length: int = 1, hop: int = 1) -> Bundle:
     )
     inputs = random.normal(size=(4, length, len(CHANNELS))).astype("f4")
     files = {
-        "bundle.yaml": MANIFEST.format(length=length, hop=hop).encode(),
+        "bundle.yaml": MANIFEST.format(
+            length=length, hop=hop, grid=f", grid: {grid}" if grid else ""
+        ).encode(),
         "model.npz": model.getvalue(),
         "golden.npz": write_golden(Golden(inputs, np.full((4, 2), 0.5))),
     }

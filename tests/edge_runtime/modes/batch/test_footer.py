@@ -24,9 +24,7 @@ def table_of(first: int, count: int) -> Table:
     return Table({"index": rows, "score": rows / 7, "flag": rows % 2 == 0, "name": names})
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(counts=st.lists(st.integers(0, 300), min_size=1, max_size=30))
 def test_joined_parts_read_as_their_rows_in_order(counts: list[int], tmp_path: Path) -> None:
     """Any number of parts of any length, read by two libraries."""

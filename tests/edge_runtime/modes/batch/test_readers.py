@@ -46,7 +46,6 @@ def joined(blocks: list[Block]) -> tuple[Any, Any, Any]:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @settings(
     max_examples=12,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(first=st.integers(0, 300), rows=st.integers(1, 400))

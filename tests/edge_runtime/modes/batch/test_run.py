@@ -239,7 +239,6 @@ def test_columns_can_be_mapped(
 @pytest.mark.parametrize("length", [1, 4])
 @settings(
     max_examples=6,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

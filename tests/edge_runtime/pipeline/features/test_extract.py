@@ -173,7 +173,7 @@ def test_a_window_without_a_positive_sample_is_not_scaled() -> None:
     assert found[..., 0].tolist() == [[0.0, 0.0], [-1.0, -2.0], [0.25, 1.0]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     specs=st.sampled_from(SPECS),
     count=st.integers(1, 70),

@@ -36,9 +36,7 @@ def stream_of(count: int, seed: int, dtype: str) -> np.ndarray:
     return (random.normal(size=count) * loudness).astype(dtype)[:, None]
 
 
-@settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     specs=st.sampled_from(SPECS),
     hop=st.sampled_from([8, 16, 32, 64, 96, 160, 192, 200, 224, 256]),

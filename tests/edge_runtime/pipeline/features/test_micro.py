@@ -77,9 +77,7 @@ def test_the_phrase_is_heard_and_a_neutral_sentence_is_not(
     assert heard(sentence) < 0.1
 
 
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seams=st.lists(st.integers(1, 89), max_size=8), are_copies=st.booleans())
 def test_calls_do_not_show_in_the_frames(
     audio: Callable[[str], np.ndarray],
@@ -213,9 +211,7 @@ def listened(samples: np.ndarray, sizes: Sequence[int]) -> tuple[bytes, list[tup
     return scores, [(d.edge, d.index) for output in outputs for d in output.decisions]
 
 
-@settings(
-    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=5))
 def test_the_pipeline_hears_the_phrase_however_the_audio_is_cut(
     audio: Callable[[str], np.ndarray], sizes: list[int]

@@ -6,8 +6,9 @@ import signal
 
 import pytest
 
-from edge_runtime.doctor import Health, Report, _ask, examine
-from edge_runtime.machine import installed_version
+from edge_runtime.distributions import installed_version
+from edge_runtime.doctor import Health, Report, examine
+from edge_runtime.doctor.runtimes import _ask
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("onnxruntime")
