@@ -4,7 +4,7 @@ BIN    := .venv/bin
 ARGS   ?=
 PEERS  ?=
 
-.PHONY: setup demo test check bench docs clean help
+.PHONY: setup demo test check chaos bench docs clean help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -16,13 +16,17 @@ setup: .venv/.dev
 demo: .venv/.demo
 	@$(BIN)/edge-runtime demo $(ARGS)
 
-## make test     the tests; ARGS are pytest's
+## make test     the tests, one worker a core; ARGS are pytest's
 test: .venv/.dev
-	@$(BIN)/python -m pytest -m "not slow and not hardware and not mosquitto" $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not hardware and not mosquitto and not arm64" $(ARGS)
 
 ## make check    lint, types, floors
 check: .venv/.dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/check.py
+
+## make chaos    kill everything again and again, and count the rows; ARGS="--seed 7 --seconds 300"
+chaos: .venv/.dev
+	@$(BIN)/edge-runtime simulate chaos $(ARGS)
 
 ## make bench    measure this machine; PEERS=1 installs the peers; ARGS="--only ID --quick"
 bench: .venv/.dev
