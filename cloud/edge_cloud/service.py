@@ -26,6 +26,7 @@ from edge_cloud.identity.server import EnrolmentServer
 from edge_cloud.ingest import Ingest, IngestStats, Member, Router
 from edge_cloud.jobs import Jobs
 from edge_cloud.labels import Labels
+from edge_cloud.links import INGEST, PROBE, REGISTRY, link_of, member_id
 from edge_cloud.members import Members
 from edge_cloud.publisher import Publisher
 from edge_cloud.refresher import Refresher, RefreshRow, read_history
@@ -35,8 +36,6 @@ from edge_cloud.signing import SigningKey
 from edge_cloud.store import Store, StoreStatus
 from edge_runtime.bundle import load_bundle
 from edge_runtime.clock import SystemClock
-from edge_runtime.config import SyncConfig
-from edge_runtime.config.hosts import is_loopback
 from edge_runtime.errors import EdgeError, StoreError, WireError
 from edge_runtime.modes.schedule import History, Job, Scheduler
 from edge_runtime.ports import Clock, Transport
@@ -289,7 +288,7 @@ class CloudService:
             config.processes,
             config.group,
             command,
-            probe=self._make_transport("cloud-probe"),
+            probe=self._make_transport(PROBE),
             topics=self._topics,
             clock=self._clock,
         )
@@ -304,9 +303,9 @@ class CloudService:
         )
 
     def _made_hub(self) -> tuple[Ingest | Router, Transport]:
-        name = "cloud-ingest" if "ingest" in self._listens else "cloud-registry"
+        name = INGEST if "ingest" in self._listens else REGISTRY
         if self._member is not None:
-            name = f"cloud-ingest-{self._member.number}"
+            name = member_id(self._member.number)
         transport = self._make_transport(name)
         is_registry = "registry" in self._roles
         handlers = (
@@ -335,23 +334,7 @@ class CloudService:
         from edge_runtime.sync.paho import PahoTransport
 
         self._client_ids.add(client_id)
-        return PahoTransport(self._link_of(client_id), client_id, self._clock)
-
-    def _link_of(self, client_id: str) -> SyncConfig:
-        """Complete the link by a certificate of this cloud's own authority, if it has one."""
-        broker, identity = self._config.broker, self._config.identity
-        is_plain = broker.tls == "off" or (broker.tls is None and is_loopback(broker.host))
-        if identity is None or is_plain or broker.cert_file is not None:
-            return broker
-        role = Authority(self._config.authority, self._clock).role(
-            client_id, days=identity.certificate_days
-        )
-        return msgspec.structs.replace(
-            broker,
-            cert_file=role.certificate,
-            key_file=role.key,
-            ca_file=broker.ca_file or role.authority,
-        )
+        return PahoTransport(link_of(self._config, client_id, self._clock), client_id, self._clock)
 
     def _queue_control(self, address: Address, payload: bytes) -> None:
         while not self._stopping.is_set():
@@ -452,7 +435,7 @@ class CloudService:
     def _renew_certificates(self, identity: IdentityConfig) -> None:
         """Replace what is old of the cloud's own; links read theirs at every connection."""
         for client_id in self._client_ids:
-            self._link_of(client_id)
+            link_of(self._config, client_id, self._clock)
         if self.enrolment is not None:
             authority = Authority(self._config.authority, self._clock)
             self.enrolment.use(authority.server(authority.folder, identity.names, stem="enroll"))

@@ -297,7 +297,7 @@ def test_a_running_device_can_be_looked_at_but_not_robbed(
     assert len(lines) >= stat["rows"] > 0
     assert main(["outbox", "drop", str(running), "--all", "--yes"]) == 1
     assert main(["run", "--no-supervisor", str(running)]) == 1
-    assert capsys.readouterr().err.count("another process runs a device") == 2
+    assert capsys.readouterr().err.count("another process runs on this folder") == 2
 
 
 def test_a_folder_is_let_go_when_its_process_is_killed(tmp_path: Path) -> None:
