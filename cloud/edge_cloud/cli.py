@@ -31,7 +31,7 @@ from edge_cloud.rescore import OnShard, rescore
 from edge_cloud.service import ROLES, CloudService, Role, streams_of
 from edge_cloud.signing import SigningKey, sign_base
 from edge_cloud.store import Store
-from edge_cloud.verbs import Run, Verbs, tell, verb, with_config
+from edge_cloud.verbs import Run, VerbParser, Verbs, tell, verb, with_config
 from edge_runtime.bundle import load_bundle
 from edge_runtime.cli.progress import Steps
 from edge_runtime.clock import SystemClock
@@ -55,7 +55,7 @@ class Cloud:
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the verbs below ``cloud``."""
-        verbs = parser.add_subparsers(required=True, metavar="VERB")
+        verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=VerbParser)
         for add in (
             _add_roles,
             _add_rescore,
@@ -193,7 +193,12 @@ def _add_care(verbs: Verbs) -> None:
         verb(verbs, "compact", "merge small segments", "compact cloud.yaml --by month", _compact)
     )
     compact.add_argument("--by", choices=("day", "month"), default="day", help="one file for each")
-    devices = verbs.add_parser("devices", help="look after devices", description="devices")
+    devices = verbs.add_parser(
+        "devices",
+        help="look after devices; without a verb they are listed",
+        description="devices; without a verb they are listed",
+    )
+    devices.default_verb = "list"
     of_devices = devices.add_subparsers(required=True, metavar="VERB")
     add_device_verbs(of_devices)
     with_config(

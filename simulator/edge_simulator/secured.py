@@ -43,6 +43,7 @@ class SecuredCloud:
         clock: Of the authority and of its book; TLS itself judges by the machine's.
         topics: The topic tree.
         processes: How many ingesters share the rows, for the broker's access list.
+        days: Life of a device's certificate.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class SecuredCloud:
         clock: Clock | None = None,
         topics: Topics | None = None,
         processes: int = 1,
+        days: float = 90.0,
     ) -> None:
         self.folder = folder
         self.clock = clock or SystemClock()
@@ -61,7 +63,7 @@ class SecuredCloud:
         self.authority = Authority.create(folder / "ca", "edge-simulator", self.clock)
         self.devices = Devices(self.store, self.clock)
         self.broker = Broker("mosquitto", folder / "broker", configure=self._configure)
-        enrolment = Enrolment(self.authority, self.devices, days=90)
+        enrolment = Enrolment(self.authority, self.devices, days=days)
         shown = self.authority.server(folder / "ca", _NAMES, stem="enroll")
         self._server = EnrolmentServer("127.0.0.1", 0, shown, enrolment)
         self._thread = threading.Thread(target=self._server.run, name="identity")
