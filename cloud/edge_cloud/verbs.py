@@ -44,7 +44,7 @@ class VerbParser(argparse.ArgumentParser):
 def _names_verb(words: Sequence[str]) -> bool:
     """Whether the first word is a verb, rightly spelt or not, or asks for help."""
     first = words[0] if words else "-"
-    return first in {"-h", "--help"} or first.replace("-", "").isalpha() and first[0] != "-"
+    return first in {"-h", "--help"} or (first[0] != "-" and first.replace("-", "").isalpha())
 
 
 def verb(verbs: Verbs, name: str, text: str, example: str, run: Run) -> argparse.ArgumentParser:

@@ -140,7 +140,9 @@ def test_members_that_are_killed_at_any_instant_store_each_row_once(
     """Three devices, three members on one shared subscription, one of them killed now and again."""
     chance = random.Random(7)
     start("ingest")
-    devices = [Device(tmp_path, f"pump-{number}", SyncConfig(port=port)) for number in range(DEVICES)]
+    devices = [
+        Device(tmp_path, f"pump-{number}", SyncConfig(port=port)) for number in range(DEVICES)
+    ]
     killed = 0
     for first in range(0, ROWS, BLOCK):
         for device in devices:
