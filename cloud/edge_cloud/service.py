@@ -301,6 +301,7 @@ class CloudService:
             identity.port,
             authority.server(authority.folder, identity.names, stem="enroll"),
             Enrolment(authority, self._devices, days=identity.certificate_days),
+            self._clock,
         )
 
     def _made_hub(self) -> tuple[Ingest | Router, Transport]:

@@ -65,7 +65,7 @@ class SecuredCloud:
         self.broker = Broker("mosquitto", folder / "broker", configure=self._configure)
         enrolment = Enrolment(self.authority, self.devices, days=days)
         shown = self.authority.server(folder / "ca", _NAMES, stem="enroll")
-        self._server = EnrolmentServer("127.0.0.1", 0, shown, enrolment)
+        self._server = EnrolmentServer("127.0.0.1", 0, shown, enrolment, self.clock)
         self._thread = threading.Thread(target=self._server.run, name="identity")
 
     def __enter__(self) -> Self:
