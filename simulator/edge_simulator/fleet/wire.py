@@ -122,7 +122,8 @@ class Line:
             return False
         if self._is_half_open:
             return True
-        return all([self._send(inner, message) for _ in range(self._copies())])
+        sent = [self._send(inner, message) for _ in range(self._copies())]
+        return all(sent)
 
     def receive(self, timeout_s: float) -> TransportEvent | None:
         """Return what has arrived; never waits, but notes for how long it was to."""

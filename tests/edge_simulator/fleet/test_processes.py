@@ -32,7 +32,7 @@ faults:
 
 
 def test_real_processes_lose_nothing(make_fleet: MakeFleet, tmp_path: Path) -> None:
-    """Cut, killed, reset, dated wrongly, messages gone or doubled: every row arrives once, or waits on the disk."""
+    """Cut, killed, reset, dated wrongly, messages gone or twice: each row arrives once or waits."""
     fleet = make_fleet(PROCESSES + FAULTS)
 
     result = play(running_of(fleet, tmp_path), pacer_of(fleet))
