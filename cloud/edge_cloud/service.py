@@ -181,8 +181,8 @@ class CloudService:
         if "identity" in self._roles and self._config.identity is not None:
             self.enrolment = self._made_enrolment(self._config.identity)
             loops["identity"] = self.enrolment.run
-        has_chores = self._roles & {"rescore", "ingest"} or self._config.identity is not None
-        if has_chores and self._member is None:
+        has_chores = self._member is None and self._roles & {"rescore", "ingest"}
+        if has_chores or self._config.identity is not None:
             loops["house"] = self._run_house
         for name, loop in loops.items():
             thread = threading.Thread(target=self._guarded, args=(name, loop), name=f"cloud-{name}")
@@ -422,7 +422,7 @@ class CloudService:
     def _run_house(self) -> None:
         chores: list[tuple[float, Callable[[], object]]] = []
         config = self._config
-        if "ingest" in self._roles:
+        if "ingest" in self._roles and self._member is None:
             if config.compact_s is not None:
                 chores.append((config.compact_s, self.store.compact))
             if config.retention_days is not None:
