@@ -77,7 +77,7 @@ class SimulateChaos:
             return 0
         sys.stderr.write(f"seed {options.seed}: --seed {options.seed} repeats the plan\n")
         progress = _Progress(options.seconds)
-        with terminated_like_interrupted(), _folder(args.out) as folder:
+        with terminated_like_interrupted(), _quiet(), _folder(args.out) as folder:
             try:
                 report = run.run(options, folder, progress.show)
             except KeyboardInterrupt:
@@ -117,6 +117,18 @@ def _options(args: argparse.Namespace) -> Options:
 
 
 @contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to ourselves what our own links say about kills."""
+    logger = logging.getLogger("edge_runtime")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
 def _folder(out: Path | None) -> Iterator[Path]:
     """Make the folder for everything; without a name it is gone afterwards."""
     if out is None:
@@ -142,7 +154,6 @@ class _Progress:
         self._seconds = seconds
         self._shown_s = 0.0
         self._is_shown = sys.stderr.isatty()
-        logging.getLogger("edge_runtime").setLevel(logging.ERROR)
 
     def show(self, elapsed_s: float, kills: int) -> None:
         """Show it, unless it was shown just now."""
