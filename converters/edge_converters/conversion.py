@@ -117,7 +117,7 @@ class _Conversion:
         chosen = _chosen(choice, candidates)
         float_ = next(one for one in floats if one.form == chosen.format)
         self._tell("prove", chosen.file.name, 0.9)
-        recipe = recipe_of(request, chosen, choice.verdict)
+        recipe = recipe_of(request, chosen, choice.verdict, float_.origin)
         bundle = self._bundle(float_, chosen, recipe, judged or calib)
         return self._outcome(kind, target, choice, floats, candidates, recipe, bundle), bundle
 
@@ -143,6 +143,7 @@ class _Conversion:
         inputs = self._inputs(dataset, described, folder)
         asked = ask_model(named, form, inputs, limits=request.limits, constants=request.constants)
         return FloatFile(
+            origin=loaded.origin,
             form=form,
             file=named,
             precision=_precision(form, named),

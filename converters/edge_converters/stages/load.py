@@ -9,15 +9,24 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edge_converters.contracts import Format, Kind, Loaded, Request
+from edge_converters.contracts import Format, Kind, Loaded, Origin, Request
+from edge_converters.datasets import sha256_of
 from edge_converters.forests import isolation_forest
 from edge_converters.paths import route
+from edge_converters.recipes import check_origin
 from edge_converters.workers.ask import Answer, ask
-from edge_converters.workers.environments import find_worker
+from edge_converters.workers.borrowed import find_worker
 
 __all__ = ["Facts", "load"]
 
-_JOBS = {"sklearn": "sklearn_models.convert", "keras": "keras_models.convert"}
+_JOBS: dict[Kind, str] = {
+    "sklearn": "sklearn_models.convert",
+    "keras": "keras_models.convert",
+    "savedmodel": "keras_models.convert",
+    "torch-export": "torch_models.convert",
+    "torch-module": "torch_models.convert_module",
+    "torch-pickle": "torch_models.convert_pickle",
+}
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -59,28 +68,44 @@ def load(
     if not way.worker:
         return _copied(request, kind, form, folder), Facts()
     worker = find_worker(way.worker, request.model)
-    told = ask(
-        worker,
-        _JOBS[way.worker],
-        {
-            "model": str(Path(request.model).resolve()),
-            "folder": str(folder),
-            "is_trusted": request.is_trusted,
-            "inputs": str(inputs) if inputs else None,
-        },
-        request.limits,
-        where=request.model,
-    )
-    return _loaded(request, kind, form, folder, told), _facts(told)
+    asked = _asked(request, kind, folder, inputs)
+    told = ask(worker, _JOBS[kind], asked, request.limits, where=request.model)
+    origin = Origin(told.result.get("sha256") or _digest_of(request), told.result["version"])
+    check_origin(request.origin, origin, request.model)
+    return _loaded(request, kind, form, folder, told, origin), _facts(told)
+
+
+def _asked(request: Request, kind: Kind, folder: Path, inputs: Path | None) -> dict[str, object]:
+    """Return the arguments of the job."""
+    is_file = kind != "torch-module"
+    common: dict[str, object] = {
+        "model": str(Path(request.model).resolve()) if is_file else request.model,
+        "folder": str(folder),
+        "is_trusted": request.is_trusted,
+        "inputs": str(inputs) if inputs else None,
+    }
+    if not kind.startswith("torch"):
+        return common
+    # Where the tool was started, and beside a file: there its own modules lie.
+    beside = [str(Path(request.model).resolve().parent)] if is_file else []
+    shape = list(request.shape) if request.shape else None
+    return common | {"shape": shape, "roots": [*beside, str(Path.cwd())]}
+
+
+def _digest_of(request: Request) -> str:
+    return sha256_of(Path(request.model)) or ""
 
 
 def _copied(request: Request, kind: Kind, form: Format, folder: Path) -> Loaded:
     file = folder / f"{_stem(request.model)}.{form}"
     shutil.copyfile(request.model, file)
-    return Loaded(kind, form, file, "", None, None, (), 0.0)
+    origin = Origin(_digest_of(request))
+    return Loaded(kind, origin, form, file, "", None, None, (), 0.0)
 
 
-def _loaded(request: Request, kind: Kind, form: Format, folder: Path, told: Answer) -> Loaded:
+def _loaded(
+    request: Request, kind: Kind, form: Format, folder: Path, told: Answer, origin: Origin
+) -> Loaded:
     file = folder / f"{_stem(request.model)}.{form}"
     content = Path(told.result["file"])
     if told.result.get("emitter") == "isolation-forest":
@@ -88,23 +113,22 @@ def _loaded(request: Request, kind: Kind, form: Format, folder: Path, told: Answ
         file.write_bytes(isolation_forest(content, rows.shape[1]))
     elif content != file:
         content.rename(file)
-    notes = [f"converted by {told.result['version']} in the worker {_worker_of(kind)}"]
+    worker = route(kind, form, request.model).worker
+    notes = [f"converted by {origin.worker} in the worker {worker}"]
+    notes += told.result.get("notes", ())
     if told.network != "none":
         notes.append(f"the worker's network could not be taken away: {told.network}")
     return Loaded(
         kind,
+        origin,
         form,
         file,
-        _worker_of(kind),
+        worker,
         folder / "inputs.npy",
         folder / "outputs.npy",
         tuple(notes),
         told.seconds,
     )
-
-
-def _worker_of(kind: Kind) -> str:
-    return "keras" if kind == "savedmodel" else kind
 
 
 def _facts(told: Answer) -> Facts:
