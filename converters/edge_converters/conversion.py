@@ -40,7 +40,7 @@ from edge_converters.stages.describe import Described, describe
 from edge_converters.stages.float_file import FloatFile
 from edge_converters.stages.judge import halves
 from edge_converters.stages.judge import judged as judge_all
-from edge_converters.stages.load import load
+from edge_converters.stages.load import load, stem_of
 from edge_converters.stages.normalise import draw, gate, normalise_onnx
 from edge_converters.stages.prove import proven, write
 from edge_converters.stages.quantise import quantised
@@ -138,7 +138,7 @@ class _Conversion:
             steps = (*steps, *self._normalised(loaded))
         file = steps[-1].file if steps else loaded.file
         self._tell("describe", file.name, 0.4)
-        named = file.rename(loaded.file.with_stem(_stem(request.model))) if steps else file
+        named = file.rename(loaded.file.with_stem(stem_of(request.model))) if steps else file
         described = describe(named, form, facts, request)
         inputs = self._inputs(dataset, described, folder)
         asked = ask_model(named, form, inputs, limits=request.limits, constants=request.constants)
@@ -351,10 +351,6 @@ def _datasets(request: Request) -> tuple[Dataset | None, Dataset | None]:
 
 def _is_as_is(request: Request) -> bool:
     return request.precisions == ("as-is",)
-
-
-def _stem(model: str) -> str:
-    return Path(model).stem
 
 
 def _precision(form: Format, file: Path) -> str:

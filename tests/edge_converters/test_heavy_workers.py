@@ -6,9 +6,8 @@ and 1.5 GB, and need a package index.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ import pytest
 
 from edge_converters import Outcome, Request, convert
 from edge_converters.quantise.tflite import TFLiteQuantiser
-from edge_converters.workers.environments import environment, sync
 from edge_runtime.backends import load_session
 from edge_runtime.bundle import load_bundle
 from edge_runtime.errors import BundleError, ConfigError, EdgeError, ModelError, TrustError
@@ -24,7 +22,8 @@ from edge_runtime.errors import BundleError, ConfigError, EdgeError, ModelError,
 pytestmark = pytest.mark.slow
 
 MODELS = Path(__file__).parents[1] / "data" / "models"
-_MAKE_S = 300.0
+
+MadeIn = Callable[[str, str, Path], Path]
 
 FORESTS = """
 import joblib, numpy as np
@@ -82,34 +81,16 @@ net("odd", L.Input((8,)), Odd(), L.Dense(2))
 """
 
 
-def made(name: str, script: str, folder: Path) -> Path:
-    """Let a worker's own interpreter write models; skip where there is none."""
-    one = environment(name)
-    if not one.is_ready and not os.environ.get("CI"):
-        pytest.skip(f"edge-runtime convert env sync {name} has not been run")
-    sync(name)
-    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run(
-        [one.python, "-P", "-c", script],
-        cwd=folder,
-        env=quiet,
-        check=True,
-        capture_output=True,
-        timeout=_MAKE_S,
-    )
-    return folder
-
-
 @pytest.fixture(scope="module")
-def forests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def forests(tmp_path_factory: pytest.TempPathFactory, made_in: MadeIn) -> Path:
     """Return a folder with pickles of scikit-learn."""
-    return made("sklearn", FORESTS, tmp_path_factory.mktemp("sklearn"))
+    return made_in("sklearn", FORESTS, tmp_path_factory.mktemp("sklearn"))
 
 
 @pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def networks(tmp_path_factory: pytest.TempPathFactory, made_in: MadeIn) -> Path:
     """Return a folder with models of Keras, and one SavedModel."""
-    return made("keras", NETWORKS, tmp_path_factory.mktemp("keras"))
+    return made_in("keras", NETWORKS, tmp_path_factory.mktemp("keras"))
 
 
 def converted(model: Path, output: Path, *, is_trusted: bool = True) -> Outcome:
@@ -269,9 +250,9 @@ def test_a_truncated_archive_says_so(tmp_path: Path, networks: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def dynamic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dynamic(tmp_path_factory: pytest.TempPathFactory, made_in: MadeIn) -> Path:
     """Return a file that tflite-runtime 2.14 loads without complaint."""
-    made("verify-legacy", "pass", tmp_path_factory.mktemp("legacy"))
+    made_in("verify-legacy", "pass", tmp_path_factory.mktemp("legacy"))
     quantiser = TFLiteQuantiser((MODELS / "ic_resnet8_float.tflite").read_bytes())
     path = tmp_path_factory.mktemp("dynamic") / "dynamic.tflite"
     path.write_bytes(quantiser.quantise(quantiser.recipe("dynamic", None, {})))

@@ -17,7 +17,7 @@ from edge_converters.recipes import check_origin
 from edge_converters.workers.ask import Answer, ask
 from edge_converters.workers.borrowed import find_worker
 
-__all__ = ["Facts", "load"]
+__all__ = ["Facts", "load", "stem_of"]
 
 _JOBS: dict[Kind, str] = {
     "sklearn": "sklearn_models.convert",
@@ -97,7 +97,7 @@ def _digest_of(request: Request) -> str:
 
 
 def _copied(request: Request, kind: Kind, form: Format, folder: Path) -> Loaded:
-    file = folder / f"{_stem(request.model)}.{form}"
+    file = folder / f"{stem_of(request.model)}.{form}"
     shutil.copyfile(request.model, file)
     origin = Origin(_digest_of(request))
     return Loaded(kind, origin, form, file, "", None, None, (), 0.0)
@@ -106,7 +106,7 @@ def _copied(request: Request, kind: Kind, form: Format, folder: Path) -> Loaded:
 def _loaded(
     request: Request, kind: Kind, form: Format, folder: Path, told: Answer, origin: Origin
 ) -> Loaded:
-    file = folder / f"{_stem(request.model)}.{form}"
+    file = folder / f"{stem_of(request.model)}.{form}"
     content = Path(told.result["file"])
     if told.result.get("emitter") == "isolation-forest":
         rows = np.load(folder / "inputs.npy", mmap_mode="r")
@@ -140,5 +140,7 @@ def _facts(told: Answer) -> Facts:
     )
 
 
-def _stem(model: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", Path(model).stem).strip("-") or "model"
+def stem_of(model: str) -> str:
+    """Return what files that are made of a model are called: letters, digits, ``_`` and ``-``."""
+    name = Path(model).stem if Path(model).exists() else model.rpartition(":")[2]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "model"

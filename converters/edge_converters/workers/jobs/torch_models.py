@@ -293,7 +293,7 @@ def _exported(network: Any, axes: Sequence[int]) -> tuple[Any, list[str]]:
     try:
         example = torch.zeros(_EXAMPLES, *axes)
         return torch.export.export(network, (example,), dynamic_shapes=({0: batch},)), []
-    except Exception:  # noqa: BLE001 - told below, where a batch of one fails too
+    except Exception:
         notes = ["the network fixes its batch, so it was exported for one window"]
     try:
         return torch.export.export(network, (torch.zeros(1, *axes),)), notes
