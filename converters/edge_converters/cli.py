@@ -101,6 +101,12 @@ def _add_wanted(group: _Group) -> None:
         metavar="PRECISIONS",
         help="of float32, float16, dynamic, int8, mixed; or as-is: no byte is changed",
     )
+    add(
+        "--stream",
+        type=count,
+        metavar="N",
+        help="cut a recurrent network into a cell of N samples with its state outside",
+    )
 
 
 def _add_told(group: _Group) -> None:
@@ -193,6 +199,7 @@ def _request(args: argparse.Namespace) -> Request:
         "target": args.target,
         "formats": _listed(args.to),
         "precisions": _listed(args.precision),
+        "hop": args.stream,
         "spec": args.spec,
         "sidecar": args.sidecar,
         "name": args.name,

@@ -102,6 +102,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         target: Board or runtime that must be able to run it.
         formats: What is wanted; empty takes what the model's path gives.
         precisions: What is tried; empty takes what the data allow.
+        hop: Samples that a recurrent network is to take in one call, with its state from
+            call to call; None leaves it whole.
         spec: A ``bundle.yaml`` whose artefacts are replaced; None derives one.
         sidecar: File with what a bare model does not tell; None looks beside it.
         name: Model line; None takes the file's name.
@@ -128,6 +130,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     target: str = "desktop"
     formats: tuple[Format, ...] = ()
     precisions: tuple[Precision, ...] = ()
+    hop: Annotated[int, Meta(ge=1)] | None = None
     spec: Path | None = None
     sidecar: Path | None = None
     name: str | None = None

@@ -274,15 +274,20 @@ def _of_module(
     network: Any, folder: Path, inputs: str | None, shape: list[int] | None
 ) -> dict[str, object]:
     network.eval()
-    if shape is None and inputs is None:
+    axes = shape or _shape_of(inputs)
+    program, notes = _exported(network, axes)
+    return _written(program, folder, inputs, shape, notes)
+
+
+def _shape_of(inputs: str | None) -> list[int]:
+    """Return the shape of one of the windows that were given."""
+    if inputs is None:
         raise Refusal(
             "a module does not tell what it takes",
             "the shape of one window",
             "Say it: --shape 128,3; or give windows: --calib windows.npz.",
         )
-    axes = shape if shape is not None else list(np.load(inputs, mmap_mode="r").shape[1:])
-    program, notes = _exported(network, axes)
-    return _written(program, folder, inputs, shape, notes)
+    return list(np.load(inputs, mmap_mode="r").shape[1:])
 
 
 def _exported(network: Any, axes: Sequence[int]) -> tuple[Any, list[str]]:
