@@ -30,7 +30,7 @@ from edge_converters.datasets import Dataset, load_dataset
 from edge_converters.embed import embed, manifest_of
 from edge_converters.formats import recognise
 from edge_converters.lint import Finding, check_data, refuse
-from edge_converters.paths import formats_of, route
+from edge_converters.paths import route, usual_formats_of
 from edge_converters.quantise.contracts import Samples
 from edge_converters.recipes import recipe_of, write_recipe
 from edge_converters.report import OperatorRow
@@ -339,7 +339,7 @@ def _forms(request: Request, kind: Kind) -> tuple[Format, ...]:
     """Return the formats that are wanted; a path that is refused says so."""
     if request.hop is not None:
         check_cell(request)
-    forms = request.formats or (("onnx",) if request.hop is not None else formats_of(kind))
+    forms = request.formats or (("onnx",) if request.hop is not None else usual_formats_of(kind))
     if not forms:
         route(kind, "onnx", request.model)
     for form in forms:

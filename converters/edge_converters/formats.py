@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickletools
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 from edge_converters.contracts import Kind
@@ -14,6 +15,8 @@ __all__ = ["recognise"]
 
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _HEAD_BYTES = 64
+# Of the part of a torch.save file that names its tensors and classes.
+_PICKLE_BYTES = 16 << 20
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK\x03\x04"
 # Protocol 2 and newer; joblib files begin like this too, some after compression.
@@ -96,8 +99,8 @@ def _by_zip(path: Path, head: bytes) -> Kind | None:
             names = archive.namelist()
             pickled = next((name for name in names if name.endswith("/data.pkl")), None)
             if pickled is not None:
-                return _of_torch_save(names, archive.read(pickled))
-    except zipfile.BadZipFile as error:
+                return _of_torch_save(names, archive.open(pickled).read(_PICKLE_BYTES))
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise _unknown(path, f"the archive is damaged ({error})") from error
     if "config.json" in names and "metadata.json" in names:
         return "keras"

@@ -9,7 +9,7 @@ import msgspec
 from edge_converters.contracts import Format, Kind
 from edge_runtime.errors import BundleError
 
-__all__ = ["PATHS", "Route", "formats_of", "route"]
+__all__ = ["PATHS", "Route", "formats_of", "route", "usual_formats_of"]
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -22,6 +22,7 @@ class Route(msgspec.Struct, frozen=True):
         worker: Environment it needs; empty for none beside this one.
         how: How it goes, or why it does not.
         remedy: What to do instead; empty where it works.
+        is_usual: Whether it is gone where nobody says what the model is to become.
     """
 
     source: Kind
@@ -30,6 +31,7 @@ class Route(msgspec.Struct, frozen=True):
     worker: str
     how: str
     remedy: str = ""
+    is_usual: bool = True
 
 
 _FORMATS: tuple[Format, ...] = ("onnx", "tflite")
@@ -61,12 +63,12 @@ PATHS: tuple[Route, ...] = (
     Route(
         "keras",
         "onnx",
-        "refused",
+        "works",
         "keras",
-        "a GRU becomes a Loop, twenty times slower",
-        _TFLITE_ONLY,
+        "chains of recurrent and dense layers, by our own emitter; for --stream",
+        is_usual=False,
     ),
-    Route("savedmodel", "onnx", "refused", "keras", "as from Keras", _TFLITE_ONLY),
+    Route("savedmodel", "onnx", "refused", "keras", "its layers are gone", _TFLITE_ONLY),
     Route(
         "sklearn", "tflite", "refused", "sklearn", "TFLite has no operator for trees", _ONNX_ONLY
     ),
@@ -127,6 +129,15 @@ PATHS: tuple[Route, ...] = (
 def formats_of(source: Kind) -> tuple[Format, ...]:
     """Return what a kind of model can become."""
     return tuple(one.format for one in PATHS if one.source == source and one.state == "works")
+
+
+def usual_formats_of(source: Kind) -> tuple[Format, ...]:
+    """Return what a kind of model becomes where nobody says."""
+    return tuple(
+        one.format
+        for one in PATHS
+        if one.source == source and one.state == "works" and one.is_usual
+    )
 
 
 def route(source: Kind, form: Format, where: str) -> Route:

@@ -25,7 +25,7 @@ def test_paths_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", "paths"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any("sklearn" in line and "works" in line for line in lines)
-    assert any("torch-pickle" in line and "refused" in line for line in lines)
+    assert any("torch-weights" in line and "refused" in line for line in lines)
 
     assert main(["convert", "paths", "--json"]) == 0
     assert {one["state"] for one in json.loads(capsys.readouterr().out)} == {"works", "refused"}

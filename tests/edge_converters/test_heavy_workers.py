@@ -72,6 +72,15 @@ net("gru", L.Input((64, 3)), L.GRU(24), L.Dense(4))
 net("lstm", L.Input((64, 3)), L.LSTM(24), L.Dense(4))
 net("lambda", L.Input((8,)), L.Lambda(lambda x: x * 2), L.Dense(2))
 net("free", L.Input((None, 3)), L.Conv1D(4, 3), L.GlobalAveragePooling1D(), L.Dense(2))
+net(
+    "stacked", L.Input((20, 3)), L.Rescaling(0.5, 0.1), L.BatchNormalization(),
+    L.GRU(8, return_sequences=True), L.Dropout(0.2),
+    L.GRU(6, reset_after=False, return_sequences=True), L.LayerNormalization(),
+    L.TimeDistributed(L.Dense(5, activation="relu")), L.SimpleRNN(4), L.Dense(3, "softmax"),
+)
+net("every-step", L.Input((20, 3)), L.LSTM(8, return_sequences=True), L.Dense(2))
+net("both-ways", L.Input((20, 3)), L.Bidirectional(L.LSTM(8)), L.Dense(2))
+net("hard", L.Input((20, 3)), L.LSTM(8, recurrent_activation="hard_sigmoid"), L.Dense(2))
 a, b = L.Input((4,)), L.Input((4,))
 keras.Model([a, b], L.Dense(1)(L.Concatenate()([a, b]))).save("two.keras")
 @keras.saving.register_keras_serializable(package="mine")
@@ -196,6 +205,42 @@ def test_a_network_answers_as_it_did(tmp_path: Path, networks: Path, name: str) 
     assert parity is not None
     assert parity.snr_db is None or parity.snr_db > 100
     assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm", "stacked", "every-step"])
+def test_a_recurrent_network_becomes_a_cell(tmp_path: Path, networks: Path, name: str) -> None:
+    """Its weights are written as ONNX with the runtime's own operators, and cut."""
+    outcome = convert(Request(model=str(networks / f"{name}.keras"), output=tmp_path / "b", hop=2))
+
+    written, cut = outcome.steps[0], outcome.steps[-1]
+    for step in (written, cut):
+        assert step.parity is not None
+        assert step.parity.snr_db is None or step.parity.snr_db > 100
+    assert (written.name, cut.name) == ("from keras", "cut")
+    bundle = load_bundle(tmp_path / "b")
+    assert bundle.spec.window.length == 2
+    assert bundle.spec.state.tensors
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("both-ways", "Bidirectional: it reads the sequence from its end"),
+        ("hard", "recurrent_activation='hard_sigmoid'"),
+        ("cnn", "Conv1D"),
+        ("lambda", "Lambda"),
+    ],
+)
+def test_a_network_that_is_no_chain_says_which_layer(
+    tmp_path: Path, networks: Path, name: str, said: str
+) -> None:
+    """And that it can be converted whole, to TFLite."""
+    model = str(networks / f"{name}.keras")
+
+    with pytest.raises(EdgeError, match=said):
+        convert(Request(model=model, output=tmp_path / "bundle", hop=1))
+
+    assert not (tmp_path / "bundle").exists()
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,27 @@ def test_a_recurrent_layer_stays_one_operator(programs: Programs, name: str) -> 
     assert kinds.count(name.upper()) == 1
 
 
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_a_recurrent_program_becomes_a_cell(tmp_path: Path, made: Made, name: str) -> None:
+    """Its state goes in and comes out, and it ends where the whole did."""
+    outcome = made(f"{name}.pt2", hop=4)
+
+    cut = outcome.steps[-1]
+    assert cut.name == "cut"
+    assert cut.parity is not None
+    assert cut.parity.snr_db is None or cut.parity.snr_db > 100
+    state = load_bundle(tmp_path / "bundle").spec.state
+    assert len(state.tensors) == (2 if name == "lstm" else 1)
+
+
+def test_an_unrolled_program_is_no_cell(made: Made) -> None:
+    """PyTorch writes nn.RNN as single products; it is said what to use."""
+    with pytest.raises(BundleError, match="no LSTM, GRU or RNN") as raised:
+        made("rnn.pt2", hop=1)
+
+    assert "nn.GRU" in raised.value.remedy
+
+
 def test_given_windows_are_what_both_are_asked(tmp_path: Path, made: Made) -> None:
     """And they make integers, as for any ONNX file."""
     dice = np.random.default_rng(0)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
+from edge_converters.chains import chain
 from edge_converters.contracts import Format, Kind, Loaded, Origin, Request
 from edge_converters.datasets import sha256_of
 from edge_converters.forests import isolation_forest
@@ -19,13 +21,14 @@ from edge_converters.workers.borrowed import find_worker
 
 __all__ = ["Facts", "load", "stem_of"]
 
-_JOBS: dict[Kind, str] = {
-    "sklearn": "sklearn_models.convert",
-    "keras": "keras_models.convert",
-    "savedmodel": "keras_models.convert",
-    "torch-export": "torch_models.convert",
-    "torch-module": "torch_models.convert_module",
-    "torch-pickle": "torch_models.convert_pickle",
+_JOBS: dict[tuple[Kind, Format], str] = {
+    ("sklearn", "onnx"): "sklearn_models.convert",
+    ("keras", "tflite"): "keras_models.convert",
+    ("keras", "onnx"): "keras_chains.convert",
+    ("savedmodel", "tflite"): "keras_models.convert",
+    ("torch-export", "onnx"): "torch_models.convert",
+    ("torch-module", "onnx"): "torch_models.convert_module",
+    ("torch-pickle", "onnx"): "torch_models.convert_pickle",
 }
 
 
@@ -69,7 +72,7 @@ def load(
         return _copied(request, kind, form, folder), Facts()
     worker = find_worker(way.worker, request.model)
     asked = _asked(request, kind, folder, inputs)
-    told = ask(worker, _JOBS[kind], asked, request.limits, where=request.model)
+    told = ask(worker, _JOBS[kind, form], asked, request.limits, where=request.model)
     origin = Origin(told.result.get("sha256") or _digest_of(request), told.result["version"])
     check_origin(request.origin, origin, request.model)
     return _loaded(request, kind, form, folder, told, origin), _facts(told)
@@ -108,11 +111,7 @@ def _loaded(
 ) -> Loaded:
     file = folder / f"{stem_of(request.model)}.{form}"
     content = Path(told.result["file"])
-    if told.result.get("emitter") == "isolation-forest":
-        rows = np.load(folder / "inputs.npy", mmap_mode="r")
-        file.write_bytes(isolation_forest(content, rows.shape[1]))
-    elif content != file:
-        content.rename(file)
+    _write(file, content, told.result)
     worker = route(kind, form, request.model).worker
     notes = [f"converted by {origin.worker} in the worker {worker}"]
     notes += told.result.get("notes", ())
@@ -129,6 +128,18 @@ def _loaded(
         tuple(notes),
         told.seconds,
     )
+
+
+def _write(file: Path, content: Path, told: dict[str, Any]) -> None:
+    """Put what the worker made in place; of plain arrays, the graph is made here."""
+    match told.get("emitter"):
+        case "isolation-forest":
+            rows = np.load(content.with_name("inputs.npy"), mmap_mode="r")
+            file.write_bytes(isolation_forest(content, rows.shape[1]))
+        case "chain":
+            file.write_bytes(chain(content, told["parts"], told["shape"]))
+        case _:
+            content.rename(file)
 
 
 def _facts(told: Answer) -> Facts:

@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_converters.workers.refusal import Refusal
 
-__all__ = ["convert"]
+__all__ = ["check_model", "convert", "load_model", "windows_of"]
 
 _WINDOWS = 16
 
@@ -40,7 +40,7 @@ def convert(model: str, folder: str, is_trusted: bool, inputs: str | None) -> di
         model = _exported(tf, model, place / "saved", is_trusted)
     call, owner = _saved(tf, model)
     shape = _shape_of(call)
-    windows = _windows(shape, inputs)
+    windows = windows_of(shape, inputs)
     np.save(place / "inputs.npy", windows)
     np.save(place / "outputs.npy", np.concatenate([_answer(tf, call, row) for row in windows]))
     file = place / "model.tflite"
@@ -52,11 +52,8 @@ def _exported(tf: Any, model: str, folder: Path, is_trusted: bool) -> str:
     """Write a Keras model as a SavedModel whose one signature takes a batch of one."""
     import keras
 
-    loaded = _loaded(keras, model, is_trusted)
-    _check_ends("inputs", loaded.inputs)
-    _check_ends("outputs", loaded.outputs)
-    shape = [1, *loaded.inputs[0].shape[1:]]
-    _check_axes(shape)
+    loaded = load_model(keras, model, is_trusted)
+    shape = [1, *check_model(loaded)]
     archive = keras.export.ExportArchive()
     archive.track(loaded)
     archive.add_endpoint(
@@ -68,7 +65,25 @@ def _exported(tf: Any, model: str, folder: Path, is_trusted: bool) -> str:
     return str(folder)
 
 
-def _loaded(keras: Any, model: str, is_trusted: bool) -> Any:
+def check_model(loaded: Any) -> tuple[int, ...]:
+    """Return the shape of a window.
+
+    Raises:
+        Refusal: More than one window goes in or one answer out, or an axis is free.
+    """
+    _check_ends("inputs", loaded.inputs)
+    _check_ends("outputs", loaded.outputs)
+    shape = loaded.inputs[0].shape[1:]
+    _check_axes([1, *shape])
+    return tuple(shape)
+
+
+def load_model(keras: Any, model: str, is_trusted: bool) -> Any:
+    """Open a ``.keras`` or ``.h5`` file.
+
+    Raises:
+        Refusal: It is none, uses classes of its own, or a Lambda that is not trusted.
+    """
     try:
         return keras.saving.load_model(model, compile=False, safe_mode=not is_trusted)
     except (TypeError, ValueError, OSError) as error:
@@ -140,7 +155,8 @@ def _shape_of(call: Any) -> tuple[int, ...]:
     return tuple(call.inputs[0].shape.as_list()[1:])
 
 
-def _windows(shape: tuple[int, ...], inputs: str | None) -> np.ndarray:
+def windows_of(shape: tuple[int, ...], inputs: str | None) -> np.ndarray:
+    """Return the windows to be asked, shape (n, *shape), float32: those given, or normal ones."""
     if inputs is None:
         windows = np.random.default_rng(0).normal(size=(_WINDOWS, *shape))
     else:
