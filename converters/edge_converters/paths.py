@@ -22,7 +22,7 @@ class Route(msgspec.Struct, frozen=True):
         worker: Environment it needs; empty for none beside this one.
         how: How it goes, or why it does not.
         remedy: What to do instead; empty where it works.
-        is_usual: Whether it is gone where nobody says what the model is to become.
+        is_usual: Whether it is gone without being asked for with ``--to``.
     """
 
     source: Kind
@@ -36,7 +36,6 @@ class Route(msgspec.Struct, frozen=True):
 
 _FORMATS: tuple[Format, ...] = ("onnx", "tflite")
 _ONNX_ONLY = "Convert it to ONNX: --to onnx."
-_TFLITE_ONLY = "Convert it to TFLite: --to tflite."
 
 PATHS: tuple[Route, ...] = (
     Route("onnx", "onnx", "works", "", "folded, pinned to IR 10; float or quantised"),
@@ -55,20 +54,20 @@ PATHS: tuple[Route, ...] = (
     Route(
         "tflite",
         "onnx",
-        "refused",
-        "",
-        "unrolled recurrent nets grow tenfold, and its worker is not here yet",
-        "Ship the TFLite file, or convert to ONNX from the framework the model was trained in.",
+        "works",
+        "keras",
+        "tf2onnx, from float files; with --to onnx",
+        is_usual=False,
     ),
     Route(
         "keras",
         "onnx",
         "works",
         "keras",
-        "chains of recurrent and dense layers, by our own emitter; for --stream",
+        "tf2onnx with any batch; a GRU becomes a slow Loop; with --to onnx",
         is_usual=False,
     ),
-    Route("savedmodel", "onnx", "refused", "keras", "its layers are gone", _TFLITE_ONLY),
+    Route("savedmodel", "onnx", "works", "keras", "as from Keras", is_usual=False),
     Route(
         "sklearn", "tflite", "refused", "sklearn", "TFLite has no operator for trees", _ONNX_ONLY
     ),

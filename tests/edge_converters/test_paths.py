@@ -21,6 +21,8 @@ SHOWN = {
     ("keras", "tflite"),
     ("keras", "onnx"),
     ("savedmodel", "tflite"),
+    ("savedmodel", "onnx"),
+    ("tflite", "onnx"),
     ("torch-export", "onnx"),
     ("torch-module", "onnx"),
     ("torch-pickle", "onnx"),

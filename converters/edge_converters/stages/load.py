@@ -14,7 +14,7 @@ from edge_converters.chains import chain
 from edge_converters.contracts import Format, Kind, Loaded, Origin, Request
 from edge_converters.datasets import sha256_of
 from edge_converters.forests import isolation_forest
-from edge_converters.paths import route
+from edge_converters.paths import Route, route
 from edge_converters.recipes import check_origin
 from edge_converters.workers.ask import Answer, ask
 from edge_converters.workers.borrowed import find_worker
@@ -23,9 +23,11 @@ __all__ = ["Facts", "load", "stem_of"]
 
 _JOBS: dict[tuple[Kind, Format], str] = {
     ("sklearn", "onnx"): "sklearn_models.convert",
-    ("keras", "tflite"): "keras_models.convert",
-    ("keras", "onnx"): "keras_chains.convert",
-    ("savedmodel", "tflite"): "keras_models.convert",
+    ("keras", "tflite"): "keras_models.to_tflite",
+    ("savedmodel", "tflite"): "keras_models.to_tflite",
+    ("keras", "onnx"): "keras_models.to_onnx",
+    ("savedmodel", "onnx"): "keras_models.to_onnx",
+    ("tflite", "onnx"): "tflite_files.to_onnx",
     ("torch-export", "onnx"): "torch_models.convert",
     ("torch-module", "onnx"): "torch_models.convert_module",
     ("torch-pickle", "onnx"): "torch_models.convert_pickle",
@@ -72,10 +74,17 @@ def load(
         return _copied(request, kind, form, folder), Facts()
     worker = find_worker(way.worker, request.model)
     asked = _asked(request, kind, folder, inputs)
-    told = ask(worker, _JOBS[kind, form], asked, request.limits, where=request.model)
+    told = ask(worker, _job_of(request, way), asked, request.limits, where=request.model)
     origin = Origin(told.result.get("sha256") or _digest_of(request), told.result["version"])
     check_origin(request.origin, origin, request.model)
-    return _loaded(request, kind, form, folder, told, origin), _facts(told)
+    return _loaded(request, way, folder, told, origin), _facts(told)
+
+
+def _job_of(request: Request, way: Route) -> str:
+    """Return the job; Keras's layers, to be cut, keep their GRU that tf2onnx makes a loop of."""
+    if way.source == "keras" and request.hop is not None:
+        return "keras_chains.to_onnx"
+    return _JOBS[way.source, way.format]
 
 
 def _asked(request: Request, kind: Kind, folder: Path, inputs: Path | None) -> dict[str, object]:
@@ -106,23 +115,20 @@ def _copied(request: Request, kind: Kind, form: Format, folder: Path) -> Loaded:
     return Loaded(kind, origin, form, file, "", None, None, (), 0.0)
 
 
-def _loaded(
-    request: Request, kind: Kind, form: Format, folder: Path, told: Answer, origin: Origin
-) -> Loaded:
-    file = folder / f"{stem_of(request.model)}.{form}"
+def _loaded(request: Request, way: Route, folder: Path, told: Answer, origin: Origin) -> Loaded:
+    file = folder / f"{stem_of(request.model)}.{way.format}"
     content = Path(told.result["file"])
     _write(file, content, told.result)
-    worker = route(kind, form, request.model).worker
-    notes = [f"converted by {origin.worker} in the worker {worker}"]
+    notes = [f"converted by {origin.worker} in the worker {way.worker}"]
     notes += told.result.get("notes", ())
     if told.network != "none":
         notes.append(f"the worker's network could not be taken away: {told.network}")
     return Loaded(
-        kind,
+        way.source,
         origin,
-        form,
+        way.format,
         file,
-        worker,
+        way.worker,
         folder / "inputs.npy",
         folder / "outputs.npy",
         tuple(notes),

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from edge_converters.workers.jobs.keras_models import check_model, load_model, windows_of
+from edge_converters.workers.jobs.keras_models import check_model, load_model
+from edge_converters.workers.jobs.windows import windows_of
 from edge_converters.workers.refusal import Refusal
 
-__all__ = ["convert"]
+__all__ = ["to_onnx"]
 
 # Keras and ONNX order the gates of a layer otherwise: which of Keras's parts come first.
 _GATES = {"GRU": (0, 1, 2), "LSTM": (0, 3, 1, 2), "SimpleRNN": (0,)}
@@ -40,7 +41,7 @@ _TAKEN = "GRU, LSTM, SimpleRNN, Dense, BatchNormalization, LayerNormalization an
 _Part = tuple[dict[str, object], dict[str, np.ndarray]]
 
 
-def convert(model: str, folder: str, is_trusted: bool, inputs: str | None) -> dict[str, object]:
+def to_onnx(model: str, folder: str, is_trusted: bool, inputs: str | None) -> dict[str, object]:
     """Write the weights of a chain of layers, and answer windows with the original.
 
     Args:
