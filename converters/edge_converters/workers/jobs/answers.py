@@ -108,10 +108,10 @@ def _tensors(session: Session, windows: np.ndarray) -> np.ndarray:
     shape = [abs(axis) for axis in source.shape[1:]]
     is_told = session.state_kind == "explicit"
     steps = max(1, windows[0].size // math.prod(shape)) if is_told else 1
-    rows = windows.reshape(len(windows), steps, *shape)
-    if rows.dtype == source.dtype:
-        return rows
-    return np.asarray(quantise(rows, source) if source.is_quantised else rows.astype(source.dtype))
+    rows = windows.reshape(len(windows) * steps, *shape)
+    if rows.dtype != source.dtype:
+        rows = quantise(rows, source) if source.is_quantised else rows.astype(source.dtype)
+    return np.asarray(rows).reshape(len(windows), steps, *shape)
 
 
 def _timed(session: Session, window: np.ndarray) -> list[float]:
