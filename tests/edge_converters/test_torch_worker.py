@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 import zipfile
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from edge_runtime.errors import BundleError, ConfigError, EdgeError, TrustError
 
 pytestmark = pytest.mark.slow
 
+HOWTO = Path(__file__).parents[2] / "docs" / "howto" / "convert-a-model.md"
 # What users have: networks in a module, a function for each.
 NETWORKS = """
 import torch
@@ -154,7 +156,9 @@ def models(
     """Return a folder with networks as users save them, and the module they come from."""
     folder = tmp_path_factory.mktemp("torch")
     (folder / "networks.py").write_text(NETWORKS)
-    return made_in("torch", MODELS, folder)
+    blocks = re.findall(r"^```\n(.*?)^```$", HOWTO.read_text(), re.M | re.S)
+    (shown,) = (one for one in blocks if "torch.export.save" in one)
+    return made_in("torch", f"{MODELS}\nnetwork = n.Cnn()\n{shown}", folder)
 
 
 @pytest.fixture
@@ -191,7 +195,10 @@ def graph_of(bundle: Path) -> Any:
 # --- what works -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "transformer", "lstm", "gru", "rnn"])
+# The last one is exported as the how-to page shows.
+@pytest.mark.parametrize(
+    "name", ["mlp", "cnn", "transformer", "lstm", "gru", "rnn", "fall_detector"]
+)
 def test_an_exported_program_answers_as_it_did(programs: Programs, name: str) -> None:
     """Above the float gate, with a free batch axis, without trust."""
     outcome, bundle = programs(name)

@@ -10,10 +10,8 @@ import hashlib
 import importlib
 import logging
 import platform
-import re
 import sys
-import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_converters.workers.jobs.torch_archives import check_archive, check_operators
 from edge_converters.workers.refusal import Refusal
 
 __all__ = ["convert", "convert_module", "convert_pickle"]
@@ -32,9 +31,6 @@ _LONGEST = 300
 _INTEGERS = 0, 2
 # What goes into the batch that shows torch.export which axis is free.
 _EXAMPLES = 2
-# Where the program itself lies in an archive, of today's and of older versions.
-_PROGRAM = re.compile(r"models/[^/]+\.json$|serialized_exported_program\.json$")
-_NAMESPACES = ("aten", "prim", "prims", "higher_order")
 
 
 def convert(
@@ -139,6 +135,7 @@ def _found_in(roots: Sequence[str]) -> Iterator[None]:
 
 
 def _loaded(model: str, is_trusted: bool) -> Any:
+    check_archive(model, is_trusted=is_trusted)
     import torch
 
     watch, swallowed = _Watch(), _Swallowed()
@@ -155,7 +152,7 @@ def _loaded(model: str, is_trusted: bool) -> Any:
                 "Export a model of plain weights; or, if you made it, say so: --trust.",
                 exit_code=3,
             ) from error
-        raise _unopened(model, swallowed.error or error, torch.__version__) from error
+        raise _unopened(swallowed.error or error, torch.__version__) from error
     finally:
         watch.is_on = False
         logging.getLogger("torch.export").removeHandler(swallowed)
@@ -184,39 +181,12 @@ class _Watch:
             raise PermissionError(f"a pickle of {self.seen}")
 
 
-def _unopened(model: str, error: BaseException, torch_version: str) -> Refusal:
-    own = sorted(_own_operators(_targets_in(model)))
-    if own:
-        return _of_own_operators(own)
+def _unopened(error: BaseException, torch_version: str) -> Refusal:
     return Refusal(
         f"PyTorch {torch_version} cannot open it: {_told(error)}",
         "a complete file of torch.export.save, of this version or an older one",
         "Export it again with that version; or name a Python with yours: "
         "edge-runtime convert env use torch PYTHON.",
-    )
-
-
-def _targets_in(model: str) -> set[str]:
-    """Return what the nodes of an archive call, such as ``torch.ops.aten.relu.default``."""
-    found: set[str] = set()
-    with zipfile.ZipFile(model) as archive:
-        for name in archive.namelist():
-            if _PROGRAM.search(name):
-                found |= set(re.findall(r'"target": ?"([^"]+)"', archive.read(name).decode()))
-    return found
-
-
-def _own_operators(targets: Iterable[str]) -> set[str]:
-    """Return those that are not PyTorch's own, as ``namespace::name``."""
-    parts = [one.split(".") for one in targets if one.startswith("torch.ops.")]
-    return {f"{one[2]}::{one[3]}" for one in parts if one[2] not in _NAMESPACES}
-
-
-def _of_own_operators(names: Sequence[str]) -> Refusal:
-    return Refusal(
-        f"the model uses {', '.join(names)}, which are no operators of PyTorch",
-        "operators of PyTorch itself",
-        "Write that step with PyTorch's own operators, or do it in the features of the bundle.",
     )
 
 
@@ -317,9 +287,7 @@ def _written(
 ) -> dict[str, object]:
     import torch
 
-    own = sorted(_own_operators(_targets_of(program)))
-    if own:
-        raise _of_own_operators(own)
+    check_operators(_targets_of(program))
     windows = _windows(_entry_of(program), inputs, shape)
     np.save(folder / "inputs.npy", windows)
     np.save(folder / "outputs.npy", _answers(program, windows))
