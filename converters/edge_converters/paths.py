@@ -64,7 +64,7 @@ PATHS: tuple[Route, ...] = (
         "onnx",
         "works",
         "keras",
-        "tf2onnx with any batch; a GRU becomes a slow Loop; with --to onnx",
+        "tf2onnx, a GRU as a slow Loop; with --stream, chains of layers by our own emitter",
         is_usual=False,
     ),
     Route("savedmodel", "onnx", "works", "keras", "as from Keras", is_usual=False),
