@@ -18,7 +18,8 @@ from edge_converters.paths import PATHS
 from edge_converters.recipes import load_recipe, replayed
 from edge_converters.report import encode_report
 from edge_converters.reporting import report_of, write_report
-from edge_converters.workers.environments import ENVIRONMENTS, environment, sync
+from edge_converters.workers.borrowed import borrow, borrowed, give_back
+from edge_converters.workers.environments import ENVIRONMENTS, Environment, environment, sync
 from edge_runtime.cli.progress import Steps
 from edge_runtime.cli.quantities import count, seconds, whole
 from edge_runtime.cli.table import table
@@ -28,7 +29,7 @@ __all__ = ["Convert"]
 
 _QUIET_S = 2.0
 _INCONCLUSIVE = 4
-_USAGE = "convert MODEL -o BUNDLE, convert paths, convert doctor, convert env sync NAME"
+_USAGE = "convert MODEL -o BUNDLE, convert paths, convert doctor, convert env …"
 
 
 class Convert:
@@ -44,7 +45,8 @@ class Convert:
             "words",
             nargs="+",
             metavar="MODEL",
-            help="a model; or: paths, doctor, env list, env sync NAME, env show NAME",
+            help="a model; or: paths, doctor, env list, env sync NAME, env use NAME PYTHON, "
+            "env show NAME",
         )
         parser.add_argument("-o", "--output", type=Path, metavar="BUNDLE", help="folder to write")
         _add_data(parser.add_argument_group("what it is made and judged with"))
@@ -99,6 +101,12 @@ def _add_wanted(group: _Group) -> None:
         metavar="PRECISIONS",
         help="of float32, float16, dynamic, int8, mixed; or as-is: no byte is changed",
     )
+    add(
+        "--stream",
+        type=count,
+        metavar="N",
+        help="cut a recurrent network into a cell of N samples with its state outside",
+    )
 
 
 def _add_told(group: _Group) -> None:
@@ -123,7 +131,11 @@ def _add_told(group: _Group) -> None:
 def _add_limits(group: _Group) -> None:
     default = Limits()
     add = group.add_argument
-    add("--trust", action="store_true", help="open a pickle or Lambda layer: it can run any code")
+    add(
+        "--trust",
+        action="store_true",
+        help="open a pickle, module or Lambda layer: it can run any code",
+    )
     add("--force", action="store_true", help="take calibration data that look like noise")
     add("--limit-mb", type=count, default=default.memory_mb, metavar="MB", help="of every worker")
     add("--limit-s", type=seconds, default=default.seconds, metavar="S", help="of every worker")
@@ -187,6 +199,7 @@ def _request(args: argparse.Namespace) -> Request:
         "target": args.target,
         "formats": _listed(args.to),
         "precisions": _listed(args.precision),
+        "hop": args.stream,
         "spec": args.spec,
         "sidecar": args.sidecar,
         "name": args.name,
@@ -252,14 +265,18 @@ def _doctor(args: argparse.Namespace) -> int:
     return 0
 
 
+# How many words each verb of ``env`` takes, itself included.
+_ENV_WORDS = {"list": 1, "sync": 2, "use": 3, "show": 2}
+
+
 def _env(args: argparse.Namespace) -> int:
-    verbs = {"list": _env_list, "sync": _env_sync, "show": _env_show}
+    verbs = {"list": _env_list, "sync": _env_sync, "use": _env_use, "show": _env_show}
     words = args.words[1:]
-    if not words or words[0] not in verbs or len(words) != (1 if words[0] == "list" else 2):
+    if not words or len(words) != _ENV_WORDS.get(words[0]):
         raise ConfigError(
             f"convert env {' '.join(words)}",
             where="the command line",
-            expected="env list, env sync NAME or env show NAME",
+            expected="env list, env sync NAME, env use NAME PYTHON or env show NAME",
             remedy=f"The names are {', '.join(ENVIRONMENTS)}.",
         )
     return verbs[words[0]](args)
@@ -267,7 +284,7 @@ def _env(args: argparse.Namespace) -> int:
 
 def _env_list(args: argparse.Namespace) -> int:
     rows = [
-        (one.name, "ready" if one.is_ready else "-", f"{one.size_mb} MB", one.purpose)
+        (one.name, _state_of(one), f"{one.size_mb} MB", one.purpose)
         for one in ENVIRONMENTS.values()
     ]
     named = [dict(zip(("name", "state", "size", "purpose"), row, strict=True)) for row in rows]
@@ -275,8 +292,21 @@ def _env_list(args: argparse.Namespace) -> int:
     return 0
 
 
+def _state_of(one: Environment) -> str:
+    named = borrowed(one.name)
+    return str(named.python) if named is not None else "ready" if one.is_ready else "-"
+
+
+def _env_use(args: argparse.Namespace) -> int:
+    named = borrow(args.words[2], args.words[3])
+    facts = {"name": args.words[2], "python": str(named.python), "packages": named.versions}
+    _print(_json(facts) if args.json else f"{args.words[2]} is {named}")
+    return 0
+
+
 def _env_sync(args: argparse.Namespace) -> int:
     made = sync(args.words[2], _say_nothing if args.quiet else _say)
+    give_back(made.name)
     facts = {"name": made.name, "folder": str(made.folder), "packages": made.pins}
     _print(_json(facts) if args.json else f"{made.name} is ready in {made.folder}")
     return 0

@@ -32,6 +32,7 @@ __all__ = [
     "Latency",
     "Limits",
     "Loaded",
+    "Origin",
     "Outcome",
     "Parity",
     "Precision",
@@ -47,6 +48,8 @@ Kind = Literal[
     "torch-export",
     "torch-module",
     "torch-pickle",
+    "torch-script",
+    "torch-weights",
     "onnx",
     "tflite",
     "sklearn",
@@ -72,6 +75,19 @@ class Limits(msgspec.Struct, frozen=True):
     seconds: Annotated[float, Meta(gt=0)] = 600.0
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """What a conversion begins with.
+
+    Attributes:
+        sha256: Of the model; of a folder, over its files; of a torch module, over its
+            source file and its weights.
+        worker: Versions of what opened it there; empty where nothing foreign did.
+    """
+
+    sha256: str
+    worker: str = ""
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be converted, and what it is to become.
 
@@ -86,6 +102,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         target: Board or runtime that must be able to run it.
         formats: What is wanted; empty takes what the model's path gives.
         precisions: What is tried; empty takes what the data allow.
+        hop: Samples that a recurrent network is to take in one call, with its state from
+            call to call; None leaves it whole.
         spec: A ``bundle.yaml`` whose artefacts are replaced; None derives one.
         sidecar: File with what a bare model does not tell; None looks beside it.
         name: Model line; None takes the file's name.
@@ -95,9 +113,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         warm_up: Windows that decide the state of a model whose state cannot be read.
         shape: Of one window's features, for free axes.
         constants: Values of further inputs, by name.
-        is_trusted: Whether a pickle may be opened.
+        is_trusted: Whether a pickle may be opened, or a module imported.
         is_forced: Whether calibration data that look like noise are taken.
         chosen: Format, precision and claim of a recipe; None chooses anew.
+        origin: What a recipe began with; None takes anything.
         limits: Of every worker.
     """
 
@@ -111,6 +130,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     target: str = "desktop"
     formats: tuple[Format, ...] = ()
     precisions: tuple[Precision, ...] = ()
+    hop: Annotated[int, Meta(ge=1)] | None = None
     spec: Path | None = None
     sidecar: Path | None = None
     name: str | None = None
@@ -123,6 +143,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     is_trusted: bool = False
     is_forced: bool = False
     chosen: tuple[Format, str, Claim] | None = None
+    origin: Origin | None = None
     limits: Limits = Limits()
 
 
@@ -131,7 +152,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         request: What was asked for, without the places on this machine.
-        model_sha256: Of the model; of a folder, over its files.
+        model_sha256: Of the model, as in `Origin`.
+        worker: What opened it, as in `Origin`.
         calib_sha256: Of the calibration data; None without.
         eval_sha256: Of the evaluation data; None without.
         spec_sha256: Of the ``bundle.yaml`` that was given; None without.
@@ -155,6 +177,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     claim: Claim
     cures: dict[str, Cure] = {}
     tools: dict[str, str] = {}
+    worker: str = ""
     schema: Literal[1] = 1
 
 
@@ -183,6 +206,7 @@ class Loaded(msgspec.Struct, frozen=True):
 
     Attributes:
         kind: What it was made with.
+        origin: What it is, to the byte.
         format: Of the file that the worker wrote.
         file: That file.
         worker: Which environment opened it.
@@ -194,6 +218,7 @@ class Loaded(msgspec.Struct, frozen=True):
     """
 
     kind: Kind
+    origin: Origin
     format: Format
     file: Path
     worker: str

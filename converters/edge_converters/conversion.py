@@ -35,12 +35,13 @@ from edge_converters.quantise.contracts import Samples
 from edge_converters.recipes import recipe_of, write_recipe
 from edge_converters.report import OperatorRow
 from edge_converters.stages.asking import ask_model
+from edge_converters.stages.cell import check_cell, cut
 from edge_converters.stages.choose import choose
 from edge_converters.stages.describe import Described, describe
 from edge_converters.stages.float_file import FloatFile
 from edge_converters.stages.judge import halves
 from edge_converters.stages.judge import judged as judge_all
-from edge_converters.stages.load import load
+from edge_converters.stages.load import load, stem_of
 from edge_converters.stages.normalise import draw, gate, normalise_onnx
 from edge_converters.stages.prove import proven, write
 from edge_converters.stages.quantise import quantised
@@ -110,14 +111,14 @@ class _Conversion:
         forms = _forms(request, kind)
         calib, judged = _datasets(request)
         floats = [self._float(kind, form, calib or judged) for form in forms]
-        candidates = [
-            one for float_ in floats for one in self._candidates(float_, calib, judged, target)
-        ]
+        # Nothing is fitted to a cell: it stays float.
+        fitted = (calib, judged) if request.hop is None else (None, None)
+        candidates = [one for float_ in floats for one in self._candidates(float_, *fitted, target)]
         choice = choose(candidates, request, kind, target)
         chosen = _chosen(choice, candidates)
         float_ = next(one for one in floats if one.form == chosen.format)
         self._tell("prove", chosen.file.name, 0.9)
-        recipe = recipe_of(request, chosen, choice.verdict)
+        recipe = recipe_of(request, chosen, choice.verdict, float_.origin)
         bundle = self._bundle(float_, chosen, recipe, judged or calib)
         return self._outcome(kind, target, choice, floats, candidates, recipe, bundle), bundle
 
@@ -131,26 +132,31 @@ class _Conversion:
         given = self._given_inputs(kind, dataset, folder)
         loaded, facts = load(request, kind, form, folder, given)
         steps = (gate(loaded, request),) if loaded.worker else ()
+        asked = None
         if _is_as_is(request):
             steps = ()
         elif form == "onnx":
             self._tell("normalise", loaded.file.name, 0.3)
-            steps = (*steps, *self._normalised(loaded))
+            asked = self._asked(loaded, dataset)
+            steps = (*steps, *self._normalised(loaded.file, asked))
         file = steps[-1].file if steps else loaded.file
         self._tell("describe", file.name, 0.4)
-        named = file.rename(loaded.file.with_stem(_stem(request.model))) if steps else file
+        named = file.rename(loaded.file.with_stem(stem_of(request.model))) if steps else file
         described = describe(named, form, facts, request)
         inputs = self._inputs(dataset, described, folder)
-        asked = ask_model(named, form, inputs, limits=request.limits, constants=request.constants)
+        if request.hop is not None and asked is not None:
+            inputs = asked
+        told = ask_model(named, form, inputs, limits=request.limits, constants=request.constants)
         return FloatFile(
+            origin=loaded.origin,
             form=form,
             file=named,
             precision=_precision(form, named),
             steps=steps,
             described=described,
             inputs=inputs,
-            answers=asked.answers,
-            shape=asked.shape,
+            answers=told.answers,
+            shape=told.shape,
         )
 
     def _given_inputs(self, kind: Kind, dataset: Dataset | None, folder: Path) -> Path | None:
@@ -164,16 +170,28 @@ class _Conversion:
         np.save(file, golden_windows_of(dataset.inputs))
         return file
 
-    def _normalised(self, loaded: Loaded) -> tuple[Step, ...]:
+    def _asked(self, loaded: Loaded, dataset: Dataset | None) -> Path:
+        """Return the windows that every step of an ONNX file is asked; of a cell, sequences."""
+        if loaded.inputs is not None:
+            return loaded.inputs
+        if self._request.hop is None or dataset is None:
+            return draw(loaded.file, self._request)
+        inputs = loaded.file.with_name("sequences.npy")
+        np.save(inputs, np.asarray(golden_windows_of(dataset.inputs), np.float32))
+        return inputs
+
+    def _normalised(self, file: Path, inputs: Path) -> tuple[Step, ...]:
         request = self._request
-        inputs = loaded.inputs or draw(loaded.file, request)
-        is_float = _precision("onnx", loaded.file) == "float32"
-        return normalise_onnx(loaded.file, inputs, request, is_folded=is_float)
+        is_float = _precision("onnx", file) == "float32"
+        steps = normalise_onnx(file, inputs, request, is_folded=is_float)
+        if request.hop is None:
+            return steps
+        return (*steps, cut(steps[-1].file if steps else file, inputs, request.hop, request))
 
     def _inputs(self, dataset: Dataset | None, described: Described, folder: Path) -> Path:
         """Write the windows that every candidate is asked, as the model sees them."""
         probe = described.probe
-        if dataset is not None:
+        if dataset is not None and self._request.hop is None:
             windows = golden_windows_of(stream_windows(dataset, described.spec))
             probe = model_inputs(windows, described.spec)
         file = folder / "probe.npy"
@@ -225,11 +243,7 @@ class _Conversion:
         self, float_: FloatFile, chosen: Candidate, recipe: Recipe, dataset: Dataset | None
     ) -> Bundle:
         spec = float_.described.spec
-        windows = (
-            drawn_windows(spec, float_.described.probe)
-            if dataset is None
-            else golden_windows_of(stream_windows(dataset, spec))
-        )
+        windows = self._golden_windows(float_, dataset)
         name = f"model.{chosen.format}"
         artefact = ArtefactSpec(chosen.format, name, chosen.precision)  # type: ignore[arg-type]
         spec = msgspec.structs.replace(spec, artefacts=(artefact,))
@@ -239,6 +253,16 @@ class _Conversion:
             "card.md": write_card(spec, chosen, recipe, float_.described.assumed),
         }
         return proven(spec, files, windows)
+
+    def _golden_windows(self, float_: FloatFile, dataset: Dataset | None) -> np.ndarray:
+        """Return the windows that a device proves the bundle with; of a cell, one sequence."""
+        spec = float_.described.spec
+        if self._request.hop is not None:
+            sequence = np.load(float_.inputs)[0]
+            return np.asarray(sequence.reshape(-1, spec.window.length, len(spec.stream.channels)))
+        if dataset is None:
+            return drawn_windows(spec, float_.described.probe)
+        return golden_windows_of(stream_windows(dataset, spec))
 
     def _outcome(
         self,
@@ -313,7 +337,9 @@ def _peak_rss_mb() -> float:
 
 def _forms(request: Request, kind: Kind) -> tuple[Format, ...]:
     """Return the formats that are wanted; a path that is refused says so."""
-    forms = request.formats or usual_formats_of(kind)
+    if request.hop is not None:
+        check_cell(request)
+    forms = request.formats or (("onnx",) if request.hop is not None else usual_formats_of(kind))
     if not forms:
         route(kind, "onnx", request.model)
     for form in forms:
@@ -350,10 +376,6 @@ def _datasets(request: Request) -> tuple[Dataset | None, Dataset | None]:
 
 def _is_as_is(request: Request) -> bool:
     return request.precisions == ("as-is",)
-
-
-def _stem(model: str) -> str:
-    return Path(model).stem
 
 
 def _precision(form: Format, file: Path) -> str:

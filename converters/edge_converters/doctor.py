@@ -8,6 +8,7 @@ import msgspec
 
 from edge_converters.contracts import Limits
 from edge_converters.workers.ask import ask, here
+from edge_converters.workers.borrowed import borrowed
 from edge_converters.workers.environments import ENVIRONMENTS, cache_folder
 from edge_runtime.errors import EdgeError
 
@@ -52,6 +53,9 @@ def _module(name: str) -> Health:
 
 def _environment(name: str) -> Health:
     one = ENVIRONMENTS[name]
+    named = borrowed(name)
+    if named is not None:
+        return Health(f"worker {name}", one.purpose, named.python.exists(), str(named))
     found = str(one.folder) if one.is_ready else f"edge-runtime convert env sync {name}"
     return Health(f"worker {name}", one.purpose, one.is_ready, found)
 

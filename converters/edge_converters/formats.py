@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickletools
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 from edge_converters.contracts import Kind
@@ -13,11 +15,19 @@ __all__ = ["recognise"]
 
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _HEAD_BYTES = 64
+# Of the part of a torch.save file that names its tensors and classes.
+_PICKLE_BYTES = 16 << 20
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK\x03\x04"
 # Protocol 2 and newer; joblib files begin like this too, some after compression.
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"x\x9c", b"x\x01", b"x^")
+# torch.save before it wrote archives; what is inside shows when it is opened.
+_TORCH_SAVE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# Classes and functions that a pickle of tensors by name needs.
+_OF_TENSORS = re.compile(
+    r"collections OrderedDict|torch\._utils |torch\.nn\.parameter |torch\.storage |torch \w+$"
+)
 _PICKLE_NAMES = (".pkl", ".pickle", ".joblib", ".p")
 
 
@@ -76,6 +86,8 @@ def _by_magic(head: bytes) -> Kind | None:
         return "xgboost"
     if head.startswith(b"tree\nversion="):
         return "lightgbm"
+    if head.startswith(_TORCH_SAVE):
+        return "torch-pickle"
     return "sklearn" if _PICKLE.match(head) else None
 
 
@@ -85,15 +97,29 @@ def _by_zip(path: Path, head: bytes) -> Kind | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile as error:
+            pickled = next((name for name in names if name.endswith("/data.pkl")), None)
+            if pickled is not None:
+                return _of_torch_save(names, archive.open(pickled).read(_PICKLE_BYTES))
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise _unknown(path, f"the archive is damaged ({error})") from error
     if "config.json" in names and "metadata.json" in names:
         return "keras"
-    if any(name.endswith("data.pkl") for name in names):
-        return "torch-pickle"
     if any(re.search(r"models/\w+\.json$|serialized_exported_program", name) for name in names):
         return "torch-export"
     return None
+
+
+def _of_torch_save(names: list[str], pickled: bytes) -> Kind:
+    """Tell code, weights and whole modules apart without opening the pickle."""
+    if any("/code/" in name for name in names):
+        return "torch-script"
+    try:
+        opcodes = [(one.name, str(value)) for one, value, _ in pickletools.genops(pickled)]
+    except ValueError:
+        return "torch-pickle"
+    called = [value for name, value in opcodes if name == "GLOBAL"]
+    is_plain = all(_OF_TENSORS.match(one) for one in called)
+    return "torch-weights" if is_plain and "STACK_GLOBAL" not in dict(opcodes) else "torch-pickle"
 
 
 def _by_name(path: Path, head: bytes) -> Kind | None:

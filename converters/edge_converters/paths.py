@@ -34,6 +34,7 @@ class Route(msgspec.Struct, frozen=True):
     is_usual: bool = True
 
 
+_FORMATS: tuple[Format, ...] = ("onnx", "tflite")
 _ONNX_ONLY = "Convert it to ONNX: --to onnx."
 
 PATHS: tuple[Route, ...] = (
@@ -63,55 +64,51 @@ PATHS: tuple[Route, ...] = (
         "onnx",
         "works",
         "keras",
-        "tf2onnx with any batch; a GRU becomes a slow Loop; with --to onnx",
+        "tf2onnx, a GRU as a slow Loop; with --stream, chains of layers by our own emitter",
         is_usual=False,
     ),
     Route("savedmodel", "onnx", "works", "keras", "as from Keras", is_usual=False),
     Route(
         "sklearn", "tflite", "refused", "sklearn", "TFLite has no operator for trees", _ONNX_ONLY
     ),
-    Route(
-        "torch-export",
-        "onnx",
-        "refused",
-        "torch",
-        "its worker is not here yet",
-        "Export it yourself, torch.onnx.export(program, dynamo=True), and convert the .onnx.",
-    ),
-    Route(
-        "torch-export",
-        "tflite",
-        "refused",
-        "torch",
-        "its worker is not here yet",
-        "Export it to ONNX.",
-    ),
-    Route(
-        "torch-module",
-        "onnx",
-        "refused",
-        "torch",
-        "its worker is not here yet",
-        "Export it yourself, torch.onnx.export(module, …, dynamo=True), and convert the .onnx.",
-    ),
-    Route(
-        "torch-module",
-        "tflite",
-        "refused",
-        "torch",
-        "its worker is not here yet",
-        "Export it to ONNX.",
+    Route("torch-export", "onnx", "works", "torch", "torch.onnx, by torch.export's graph"),
+    Route("torch-module", "onnx", "works", "torch", "torch.export, then as torch-export; --trust"),
+    Route("torch-pickle", "onnx", "works", "torch", "a whole module, as torch-module; --trust"),
+    *(
+        Route(
+            source,
+            "tflite",
+            "refused",
+            "torch",
+            "its converter unrolls recurrent nets and fails on some convolutions",
+            _ONNX_ONLY,
+        )
+        for source in ("torch-export", "torch-module", "torch-pickle")
     ),
     *(
         Route(
-            "torch-pickle",
+            "torch-weights",
             form,
             "refused",
             "torch",
-            "a .pt file of torch.save holds weights or code, and no graph",
-            "Save it with torch.export.save(torch.export.export(module, inputs), 'model.pt2').",
+            "the file holds weights by name, and no network",
+            "Write a function that builds the network and loads them, and convert that: "
+            "package.module:function --trust --shape N,N; or save a .pt2: "
+            "torch.export.save(torch.export.export(network, inputs), 'model.pt2').",
         )
-        for form in ("onnx", "tflite")
+        for form in _FORMATS
+    ),
+    *(
+        Route(
+            "torch-script",
+            form,
+            "refused",
+            "torch",
+            "the file is TorchScript, which torch.export does not take",
+            "Export the network that it was scripted from: "
+            "torch.export.save(torch.export.export(network, inputs), 'model.pt2').",
+        )
+        for form in _FORMATS
     ),
     *(
         Route(
@@ -123,7 +120,7 @@ PATHS: tuple[Route, ...] = (
             "Fit scikit-learn's HistGradientBoosting and save it with joblib.",
         )
         for booster in ("xgboost", "lightgbm")
-        for form in ("onnx", "tflite")
+        for form in _FORMATS
     ),
 )
 

@@ -7,26 +7,28 @@ from pathlib import Path
 
 import msgspec
 
-from edge_converters.contracts import Candidate, Claim, Recipe, Request
+from edge_converters.contracts import Candidate, Claim, Origin, Recipe, Request
 from edge_converters.datasets import sha256_of
 from edge_runtime.errors import ConfigError
 from edge_runtime.version import __version__
 
-__all__ = ["load_recipe", "recipe_of", "replayed", "write_recipe"]
+__all__ = ["check_origin", "load_recipe", "recipe_of", "replayed", "write_recipe"]
 
 _TOOLS = ("numpy", "onnx", "onnxruntime", "onnxslim", "ai-edge-litert", "litert-quantizer")
 # Places on this machine, and what decides no byte.
-_LOCAL = ("model", "output", "calib", "eval", "spec", "sidecar", "limits", "is_trusted", "chosen")
+_LOCAL = (
+    *("model", "output", "calib", "eval", "spec", "sidecar"),
+    *("limits", "is_trusted", "chosen", "origin"),
+)
 
 
-def recipe_of(request: Request, chosen: Candidate, claim: Claim) -> Recipe:
+def recipe_of(request: Request, chosen: Candidate, claim: Claim, origin: Origin) -> Recipe:
     """Write down what a conversion was made of and what it decided."""
     asked = msgspec.structs.asdict(request)
-    model = Path(request.model)
     decided = {name: value for name, value in asked.items() if name not in _LOCAL}
     return Recipe(
         request=msgspec.to_builtins(decided),
-        model_sha256=sha256_of(model) or "",
+        model_sha256=origin.sha256,
         calib_sha256=sha256_of(request.calib),
         eval_sha256=sha256_of(request.eval),
         spec_sha256=sha256_of(request.spec),
@@ -36,6 +38,7 @@ def recipe_of(request: Request, chosen: Candidate, claim: Claim) -> Recipe:
         claim=claim,
         cures=chosen.cures,
         tools=tools(),
+        worker=origin.worker,
     )
 
 
@@ -82,8 +85,10 @@ def replayed(recipe: Recipe, here: Request) -> Request:
     Raises:
         ConfigError: The model, the data or the tools are others.
     """
+    if Path(here.model).exists():
+        # What a module by import path is, its worker tells when it has opened it.
+        _check_same("the model", recipe.model_sha256, sha256_of(Path(here.model)), here.model)
     for what, expected, path in (
-        ("the model", recipe.model_sha256, Path(here.model)),
         ("--calib", recipe.calib_sha256, here.calib),
         ("--eval", recipe.eval_sha256, here.eval),
         ("--spec", recipe.spec_sha256, here.spec),
@@ -95,7 +100,26 @@ def replayed(recipe: Recipe, here: Request) -> Request:
     request = msgspec.convert(asked, Request, dec_hook=lambda _, value: Path(value))
     local = {name: getattr(here, name) for name in _LOCAL}
     local["chosen"] = (recipe.format, recipe.precision, recipe.claim)
+    local["origin"] = Origin(recipe.model_sha256, recipe.worker)
     return msgspec.structs.replace(request, **local)
+
+
+def check_origin(expected: Origin | None, found: Origin, where: str) -> None:
+    """Stop where a recipe began with something else.
+
+    Raises:
+        ConfigError: The model is another one, or other versions opened it.
+    """
+    if expected is None:
+        return
+    _check_same("the model", expected.sha256, found.sha256, where)
+    if expected.worker != found.worker:
+        raise ConfigError(
+            f"it was opened by {found.worker}",
+            where=where,
+            expected=f"{expected.worker}, as when the recipe was made",
+            remedy="Make that environment, or name such an interpreter; or convert anew.",
+        )
 
 
 def _check_same(what: str, expected: str | None, found: str | None, where: str) -> None:

@@ -129,7 +129,8 @@ def _provenance(outcome: Outcome) -> dict[str, str]:
         "calibration data": recipe.calib_sha256 or "none",
         "evaluation data": recipe.eval_sha256 or "none",
     }
-    return digests | recipe.tools | {"seconds": f"{outcome.seconds:.1f}"}
+    worker = {"worker": recipe.worker} if recipe.worker else {}
+    return digests | worker | recipe.tools | {"seconds": f"{outcome.seconds:.1f}"}
 
 
 def _name(one: Candidate) -> str:

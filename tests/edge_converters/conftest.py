@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+_MAKE_S = 600.0
 _SENSORS = ("AT", "AP", "AH", "AFDP", "GTEP", "TIT", "TAT", "TEY", "CDP")
 _ADAM = 0.9, 0.999, 1e-8
 _WINDOW, _HOP, _KERNEL, _STRIDE = 64, 8, 8, 4
@@ -322,3 +325,26 @@ def tflite_quantiser(tflite_builder: Any) -> Callable[[Task], Any]:
 def quantiser_of(request: pytest.FixtureRequest) -> Any:
     """Give what makes a quantiser of a task's network, in each format."""
     return request.getfixturevalue(f"{request.param}_quantiser")
+
+
+@pytest.fixture(scope="session")
+def made_in() -> Callable[[str, str, Path], Path]:
+    """Give what lets a worker's own interpreter write models into a folder."""
+    return _made_in
+
+
+def _made_in(name: str, script: str, folder: Path) -> Path:
+    from edge_converters.workers.environments import environment, sync
+
+    if not environment(name).is_ready and not os.environ.get("CI"):
+        pytest.skip(f"edge-runtime convert env sync {name} has not been run")
+    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(
+        [sync(name).python, "-P", "-c", script],
+        cwd=folder,
+        env=quiet,
+        check=True,
+        capture_output=True,
+        timeout=_MAKE_S,
+    )
+    return folder

@@ -12,6 +12,7 @@ from edge_runtime.cli import main
 
 MODELS = Path(__file__).parents[1] / "data" / "models"
 FLOAT = str(MODELS / "hello_world_float.tflite")
+ONNX = str(MODELS / "ic_resnet8_float.onnx")
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +26,7 @@ def test_paths_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", "paths"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any("sklearn" in line and "works" in line for line in lines)
-    assert any("torch-pickle" in line and "refused" in line for line in lines)
+    assert any("torch-weights" in line and "refused" in line for line in lines)
 
     assert main(["convert", "paths", "--json"]) == 0
     assert {one["state"] for one in json.loads(capsys.readouterr().out)} == {"works", "refused"}
@@ -79,7 +80,8 @@ def test_a_conversion_writes_a_bundle_and_a_report(
         ([FLOAT, "-o", "x", "--shape", "a,b"], 2, "whole numbers"),
         ([FLOAT, "-o", "x", "--constant", "a"], 2, "NAME=NUMBER"),
         ([FLOAT, "-o", "x", "--replay", FLOAT], 2, "no recipe"),
-        ([FLOAT, "-o", "x", "--to", "onnx"], 1, "refused"),
+        ([ONNX, "-o", "x", "--to", "tflite"], 1, "refused"),
+        ([ONNX, "-o", "x", "--stream", "1"], 1, "no LSTM, GRU or RNN"),
         (["env", "sync", "caffe"], 2, "caffe"),
         (["env", "dance"], 2, "env sync NAME"),
     ],

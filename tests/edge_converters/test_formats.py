@@ -62,6 +62,28 @@ def test_what_every_kind_of_model_is(tmp_path: Path) -> None:
     }
 
 
+def test_files_of_torch_save_are_told_apart_without_opening_them(tmp_path: Path) -> None:
+    """Weights by name, a whole module, and TorchScript need other things done."""
+    rebuilt = b"ctorch._utils\n_rebuild_tensor_v2\n"
+    weights = b"\x80\x02ccollections\nOrderedDict\n" + rebuilt + b"ctorch\nFloatStorage\n."
+    module = b"\x80\x02cmine.networks\nNet\n" + rebuilt + b"."
+    found = {}
+    for name, pickled in (("weights", weights), ("module", module)):
+        with zipfile.ZipFile(tmp_path / f"{name}.pt", "w") as file:
+            file.writestr(f"{name}/data.pkl", pickled)
+        found[name] = recognise(str(tmp_path / f"{name}.pt"))
+    found["script"] = recognise(archive(tmp_path / "s.pt", "s/data.pkl", "s/code/net.py"))
+    older = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
+    found["older"] = recognise(written(tmp_path / "o.pt", older))
+
+    assert found == {
+        "weights": "torch-weights",
+        "module": "torch-pickle",
+        "script": "torch-script",
+        "older": "torch-pickle",
+    }
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut off", bytes(64)])
 def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
     """With its first bytes, and what would be one."""

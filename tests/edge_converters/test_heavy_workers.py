@@ -6,8 +6,7 @@ and 1.6 GB, and need a package index.
 
 from __future__ import annotations
 
-import os
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ import pytest
 
 from edge_converters import Outcome, Request, convert
 from edge_converters.quantise.tflite import TFLiteQuantiser
-from edge_converters.workers.environments import environment, sync
 from edge_runtime.backends import load_session
 from edge_runtime.bundle import load_bundle
 from edge_runtime.errors import BundleError, ConfigError, EdgeError, ModelError, TrustError
@@ -25,7 +23,8 @@ pytestmark = pytest.mark.slow
 
 MODELS = Path(__file__).parents[1] / "data" / "models"
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "models"
-_MAKE_S = 300.0
+
+MadeIn = Callable[[str, str, Path], Path]
 
 FORESTS = """
 import joblib, numpy as np
@@ -74,6 +73,15 @@ net("gru", L.Input((64, 3)), L.GRU(24), L.Dense(4))
 net("lstm", L.Input((64, 3)), L.LSTM(24), L.Dense(4))
 net("lambda", L.Input((8,)), L.Lambda(lambda x: x * 2), L.Dense(2))
 net("free", L.Input((None, 3)), L.Conv1D(4, 3), L.GlobalAveragePooling1D(), L.Dense(2))
+net(
+    "stacked", L.Input((20, 3)), L.Rescaling(0.5, 0.1), L.BatchNormalization(),
+    L.GRU(8, return_sequences=True), L.Dropout(0.2),
+    L.GRU(6, reset_after=False, return_sequences=True), L.LayerNormalization(),
+    L.TimeDistributed(L.Dense(5, activation="relu")), L.SimpleRNN(4), L.Dense(3, "softmax"),
+)
+net("every-step", L.Input((20, 3)), L.LSTM(8, return_sequences=True), L.Dense(2))
+net("both-ways", L.Input((20, 3)), L.Bidirectional(L.LSTM(8)), L.Dense(2))
+net("hard", L.Input((20, 3)), L.LSTM(8, recurrent_activation="hard_sigmoid"), L.Dense(2))
 a, b = L.Input((4,)), L.Input((4,))
 keras.Model([a, b], L.Dense(1)(L.Concatenate()([a, b]))).save("two.keras")
 @keras.saving.register_keras_serializable(package="mine")
@@ -83,34 +91,16 @@ net("odd", L.Input((8,)), Odd(), L.Dense(2))
 """
 
 
-def made(name: str, script: str, folder: Path) -> Path:
-    """Let a worker's own interpreter write models; skip where there is none."""
-    one = environment(name)
-    if not one.is_ready and not os.environ.get("CI"):
-        pytest.skip(f"edge-runtime convert env sync {name} has not been run")
-    sync(name)
-    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run(
-        [one.python, "-P", "-c", script],
-        cwd=folder,
-        env=quiet,
-        check=True,
-        capture_output=True,
-        timeout=_MAKE_S,
-    )
-    return folder
-
-
 @pytest.fixture(scope="module")
-def forests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def forests(tmp_path_factory: pytest.TempPathFactory, made_in: MadeIn) -> Path:
     """Return a folder with pickles of scikit-learn."""
-    return made("sklearn", FORESTS, tmp_path_factory.mktemp("sklearn"))
+    return made_in("sklearn", FORESTS, tmp_path_factory.mktemp("sklearn"))
 
 
 @pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def networks(tmp_path_factory: pytest.TempPathFactory, made_in: MadeIn) -> Path:
     """Return a folder with models of Keras, and one SavedModel."""
-    return made("keras", NETWORKS, tmp_path_factory.mktemp("keras"))
+    return made_in("keras", NETWORKS, tmp_path_factory.mktemp("keras"))
 
 
 def converted(model: Path, output: Path, *, is_trusted: bool = True) -> Outcome:
@@ -228,6 +218,42 @@ def test_a_network_answers_as_it_did_in_onnx(tmp_path: Path, networks: Path, nam
     assert (batch.dim_value == 1) == (name == "gru.keras")
 
 
+@pytest.mark.parametrize("name", ["gru", "lstm", "stacked", "every-step"])
+def test_a_recurrent_network_becomes_a_cell(tmp_path: Path, networks: Path, name: str) -> None:
+    """Its weights are written as ONNX with the runtime's own operators, and cut."""
+    outcome = convert(Request(model=str(networks / f"{name}.keras"), output=tmp_path / "b", hop=2))
+
+    written, cut = outcome.steps[0], outcome.steps[-1]
+    for step in (written, cut):
+        assert step.parity is not None
+        assert step.parity.snr_db is None or step.parity.snr_db > 100
+    assert (written.name, cut.name) == ("from keras", "cut")
+    bundle = load_bundle(tmp_path / "b")
+    assert bundle.spec.window.length == 2
+    assert bundle.spec.state.tensors
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("both-ways", "Bidirectional: it reads the sequence from its end"),
+        ("hard", "recurrent_activation='hard_sigmoid'"),
+        ("cnn", "Conv1D"),
+        ("lambda", "Lambda"),
+    ],
+)
+def test_a_network_that_is_no_chain_says_which_layer(
+    tmp_path: Path, networks: Path, name: str, said: str
+) -> None:
+    """And that it can be converted whole, to TFLite."""
+    model = str(networks / f"{name}.keras")
+
+    with pytest.raises(EdgeError, match=said):
+        convert(Request(model=model, output=tmp_path / "bundle", hop=1))
+
+    assert not (tmp_path / "bundle").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "said"),
     [
@@ -320,9 +346,9 @@ def test_a_tflite_file_that_would_answer_otherwise_in_onnx_is_refused(
 
 
 @pytest.fixture(scope="module")
-def dynamic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dynamic(tmp_path_factory: pytest.TempPathFactory, made_in: MadeIn) -> Path:
     """Return a file that tflite-runtime 2.14 loads without complaint."""
-    made("verify-legacy", "pass", tmp_path_factory.mktemp("legacy"))
+    made_in("verify-legacy", "pass", tmp_path_factory.mktemp("legacy"))
     quantiser = TFLiteQuantiser((MODELS / "ic_resnet8_float.tflite").read_bytes())
     path = tmp_path_factory.mktemp("dynamic") / "dynamic.tflite"
     path.write_bytes(quantiser.quantise(quantiser.recipe("dynamic", None, {})))

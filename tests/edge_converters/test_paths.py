@@ -7,21 +7,25 @@ import typing
 import pytest
 
 from edge_converters.contracts import Format, Kind
-from edge_converters.paths import PATHS, Route, formats_of, route
+from edge_converters.paths import PATHS, Route, formats_of, route, usual_formats_of
 from edge_converters.workers.environments import ENVIRONMENTS
 from edge_runtime.errors import BundleError
 
 REFUSED = [one for one in PATHS if one.state == "refused"]
-# Where each is proven: light ones in test_conversion, heavy ones in test_heavy_workers.
+# Where each is proven: light ones in test_conversion, heavy ones in test_heavy_workers and
+# test_torch_worker.
 SHOWN = {
     ("onnx", "onnx"),
     ("tflite", "tflite"),
     ("sklearn", "onnx"),
     ("keras", "tflite"),
-    ("savedmodel", "tflite"),
     ("keras", "onnx"),
+    ("savedmodel", "tflite"),
     ("savedmodel", "onnx"),
     ("tflite", "onnx"),
+    ("torch-export", "onnx"),
+    ("torch-module", "onnx"),
+    ("torch-pickle", "onnx"),
 }
 
 
@@ -44,6 +48,12 @@ def test_workers_of_paths_that_work_can_be_made() -> None:
     workers = {one.worker for one in PATHS if one.state == "works" and one.worker}
 
     assert workers <= ENVIRONMENTS.keys()
+
+
+def test_a_model_becomes_what_it_usually_does_where_nobody_says() -> None:
+    """A path of its own purpose is gone by those alone who ask for it."""
+    assert usual_formats_of("keras") == ("tflite",)
+    assert set(formats_of("keras")) == {"tflite", "onnx"}
 
 
 @pytest.mark.parametrize("one", REFUSED, ids=lambda one: f"{one.source}-{one.format}")

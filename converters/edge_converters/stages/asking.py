@@ -10,7 +10,7 @@ import numpy as np
 from edge_converters.contracts import Format, Latency, Limits
 from edge_converters.targets import Runtime
 from edge_converters.workers.ask import ask, here
-from edge_converters.workers.environments import find_worker
+from edge_converters.workers.borrowed import find_worker
 
 __all__ = ["Asked", "ask_model"]
 

@@ -12,7 +12,7 @@ from edge_converters.sidecars import Sidecar, read_sidecar
 from edge_converters.stages.load import Facts
 from edge_runtime.config.convert import load_yaml
 from edge_runtime.errors import ConfigError, EdgeError
-from edge_runtime.spec import ChannelSpec, Limit, ModelSpec, WindowSpec
+from edge_runtime.spec import ChannelSpec, Limit, ModelSpec, Raw, WindowSpec
 from edge_runtime.update.bare import ModelQuestion
 from edge_runtime.update.derived import derive_bundle
 
@@ -62,7 +62,7 @@ def describe(file: Path, form: Format, facts: Facts, request: Request) -> Descri
     spec, assumed = derived.bundle.spec, derived.assumed
     sidecar = _sidecar(file, form, request)
     if request.spec is not None:
-        spec, assumed = _given(request.spec, spec), ()
+        spec, assumed = _given(request.spec, spec, request.hop), ()
     elif sidecar is not None:
         spec, assumed = sidecar.applied_to(spec), ()
     spec = _told(spec, facts, request)
@@ -82,7 +82,7 @@ def _notes(sidecar: Sidecar | None) -> tuple[str, ...]:
     return (f"described by {sidecar.origin}", *sidecar.notes) if sidecar is not None else ()
 
 
-def _given(path: Path, derived: ModelSpec) -> ModelSpec:
+def _given(path: Path, derived: ModelSpec, hop: int | None) -> ModelSpec:
     given = load_yaml(path, ModelSpec)
     if given.cascade:
         raise ConfigError(
@@ -91,7 +91,24 @@ def _given(path: Path, derived: ModelSpec) -> ModelSpec:
             expected="the spec of one model",
             remedy="Convert each model by itself, and put the cascade together afterwards.",
         )
+    if hop is not None:
+        _check_cell(path, given, hop)
+        given = msgspec.structs.replace(given, state=derived.state)
     return msgspec.structs.replace(given, artefacts=derived.artefacts, golden=derived.golden)
+
+
+def _check_cell(path: Path, given: ModelSpec, hop: int) -> None:
+    """Stop at a spec that does not hand a cell its samples as they are."""
+    window = given.window
+    is_plain = given.features == (Raw(),) and given.normalise is None
+    if (window.length, window.hop) != (hop, hop) or not is_plain:
+        raise ConfigError(
+            f"the window is {window.length} samples, every {window.hop}"
+            + ("" if is_plain else ", with features or a normaliser"),
+            where=str(path),
+            expected=f"window {{length: {hop}, hop: {hop}}} and raw samples, as --stream says",
+            remedy="Correct the spec; scaling belongs into the network.",
+        )
 
 
 def _told(spec: ModelSpec, facts: Facts, request: Request) -> ModelSpec:

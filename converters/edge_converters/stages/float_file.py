@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edge_converters.contracts import Format, Step
+from edge_converters.contracts import Format, Origin, Step
 from edge_converters.datasets import Dataset
 from edge_converters.stages.describe import Described
 from edge_converters.stages.windows import model_inputs, stream_windows
@@ -19,6 +19,7 @@ class FloatFile(msgspec.Struct, frozen=True, eq=False):
     """A file that answers as the source does.
 
     Attributes:
+        origin: What it was made of.
         form: Its format.
         file: Where it lies.
         precision: By its tensors; a file that came quantised is taken over as it is.
@@ -29,6 +30,7 @@ class FloatFile(msgspec.Struct, frozen=True, eq=False):
         shape: Of the model's input without its batch axis.
     """
 
+    origin: Origin
     form: Format
     file: Path
     precision: str

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from edge_converters.workers.ask import Worker
 from edge_runtime.errors import ConfigError, ModelError
 
-__all__ = ["ENVIRONMENTS", "Environment", "cache_folder", "environment", "find_worker", "sync"]
+__all__ = ["ENVIRONMENTS", "Environment", "cache_folder", "environment", "sync"]
 
 _LOCKS = Path(__file__).with_name("locks")
 _CACHE_VARIABLE = "EDGE_RUNTIME_WORKERS"
@@ -34,12 +33,17 @@ class Environment(msgspec.Struct, frozen=True):
         purpose: For people.
         size_mb: On disk, about, MiB.
         pythons: Versions it exists for, oldest and newest.
+        on_linux: Machine and version that alone have packages there; None for all.
+        needs: What an interpreter of somebody's own must have to stand in for it:
+            packages, and the oldest version of each; empty where none may.
     """
 
     name: str
     purpose: str
     size_mb: int
     pythons: tuple[tuple[int, int], tuple[int, int]] = ((3, 11), (3, 13))
+    on_linux: tuple[str, tuple[int, int]] | None = None
+    needs: dict[str, str] = {}
 
     @property
     def lock(self) -> Path:
@@ -77,6 +81,15 @@ ENVIRONMENTS: dict[str, Environment] = {
     for one in (
         Environment("keras", "Keras and SavedModel to TFLite; all three to ONNX", 1550),
         Environment("sklearn", "scikit-learn to ONNX", 350),
+        Environment(
+            "torch",
+            "PyTorch to ONNX",
+            1000,
+            # The index's own packages for Linux bring CUDA, so the lock has the build for
+            # processors alone, and of that the one file whose hash is known.
+            on_linux=("x86_64", (3, 11)),
+            needs={"torch": "2.9", "onnx": "1.17", "onnxscript": "0.5"},
+        ),
         Environment("verify-legacy", "proves files on tflite-runtime 2.14", 80, ((3, 11), (3, 11))),
     )
 }
@@ -103,24 +116,6 @@ def environment(name: str) -> Environment:
             remedy="Correct the name.",
         )
     return ENVIRONMENTS[name]
-
-
-def find_worker(name: str, where: str) -> Worker:
-    """Return a worker whose environment has been made.
-
-    Raises:
-        ModelError: It has not.
-    """
-    one = environment(name)
-    if not one.is_ready:
-        raise ModelError(
-            f"needs the worker {name!r}, whose environment is not here",
-            where=where,
-            expected=f"the environment in {one.folder}",
-            remedy=f"Make it once, with a network, about {one.size_mb} MB: "
-            f"edge-runtime convert env sync {name}",
-        )
-    return Worker(name, one.python)
 
 
 def sync(name: str, tell: Callable[[str], None] = lambda _: None) -> Environment:
@@ -188,21 +183,56 @@ def _unmade(one: Environment, why: str) -> ModelError:
         f"the environment {one.name!r} could not be made: {why[:1500]}",
         where=str(one.folder),
         expected="a network with a package index, and room on the disk",
-        remedy="Connect this machine and try again; or make it on another one of the same kind "
-        f"and copy the folder. {_CACHE_VARIABLE} names another place for it.",
+        remedy=f"{_source_of(one)}Connect this machine and try again; or make it on another one of "
+        f"the same kind and copy the folder. {_CACHE_VARIABLE} names another place for it."
+        f"{_instead_of(one)}",
+    )
+
+
+def _source_of(one: Environment) -> str:
+    """Say where to look for packages that the usual index does not have."""
+    if one.on_linux is None or sys.platform != "linux":
+        return ""
+    return (
+        f"Its {one.name}=={one.pins[one.name]} is the build for processors, which is not on the "
+        "usual index, where the build for Linux brings gigabytes of CUDA: name its place, "
+        "PIP_FIND_LINKS=FOLDER or PIP_EXTRA_INDEX_URL=INDEX (for uv: UV_FIND_LINKS, UV_INDEX). "
+    )
+
+
+def _instead_of(one: Environment) -> str:
+    if not one.needs:
+        return ""
+    return (
+        f" An interpreter that has {one.name} already does as well: "
+        f"edge-runtime convert env use {one.name} PYTHON"
     )
 
 
 def _check_python(one: Environment) -> None:
-    oldest, newest = one.pythons
-    if not oldest <= sys.version_info[:2] <= newest:
-        low, high = (".".join(map(str, version)) for version in one.pythons)
+    if not _has_packages(one):
         raise ConfigError(
-            f"the environment {one.name!r} has no packages for Python {platform.python_version()}",
+            f"the environment {one.name!r} has no packages for Python {platform.python_version()} "
+            f"on {sys.platform} {platform.machine()}",
             where="edge-runtime convert env sync",
-            expected=f"Python {low}" if low == high else f"Python {low} to {high}",
-            remedy="Run edge-runtime with such an interpreter.",
+            expected=_expected_of(one),
+            remedy=f"Run edge-runtime with such an interpreter.{_instead_of(one)}",
         )
+
+
+def _has_packages(one: Environment) -> bool:
+    version = sys.version_info[:2]
+    if one.on_linux is not None and sys.platform == "linux":
+        return (platform.machine(), version) == one.on_linux
+    return one.pythons[0] <= version <= one.pythons[1]
+
+
+def _expected_of(one: Environment) -> str:
+    if one.on_linux is not None and sys.platform == "linux":
+        machine, (major, minor) = one.on_linux
+        return f"Python {major}.{minor} on {machine}"
+    low, high = (".".join(map(str, version)) for version in one.pythons)
+    return f"Python {low}" if low == high else f"Python {low} to {high}"
 
 
 def _check_disk(one: Environment) -> None:

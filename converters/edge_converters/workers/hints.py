@@ -9,6 +9,10 @@ __all__ = ["hint_of"]
 # The first that fits counts; Source: facts measured with the pinned versions.
 _HINTS: tuple[tuple[str, str], ...] = (
     (
+        r"[Uu]nknown option: -P",
+        "The interpreter is older than Python 3.11: name a newer one.",
+    ),
+    (
         r"[Ll]owering tensor list ops|[Ss]elect TF ops|flex",
         "A recurrent layer with a free batch cannot be lowered: give the model a fixed batch, "
         "Input(batch_shape=(1, …)), or export one step of it with its state as input and output.",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,6 @@ from edge_converters.workers.environments import (
     ENVIRONMENTS,
     Environment,
     environment,
-    find_worker,
     sync,
 )
 from edge_runtime.errors import ConfigError, ModelError
@@ -53,16 +54,8 @@ def test_another_lock_is_another_environment(
 
 def test_an_unknown_environment_is_a_mistake_of_the_caller() -> None:
     """With the names there are."""
-    with pytest.raises(ConfigError, match="keras, sklearn, verify-legacy"):
+    with pytest.raises(ConfigError, match="keras, sklearn, torch, verify-legacy"):
         environment("caffe")
-
-
-def test_a_worker_that_is_not_here_says_how_to_get_it() -> None:
-    """Nothing heavy is ever installed by itself."""
-    with pytest.raises(ModelError, match="convert env sync keras") as raised:
-        find_worker("keras", "model.keras")
-
-    assert raised.value.where == "model.keras"
 
 
 def test_a_full_disk_is_said_before_anything_is_fetched(
@@ -84,6 +77,53 @@ def test_an_interpreter_without_packages_is_refused(monkeypatch: pytest.MonkeyPa
 
     with pytest.raises(ConfigError, match=r"Python 3\.7 to 3\.8"):
         sync("verify-legacy")
+
+
+@pytest.mark.parametrize(
+    ("machine", "version"), [("aarch64", (3, 11)), ("x86_64", (3, 12)), ("x86_64", (3, 13))]
+)
+def test_pytorch_on_linux_is_the_build_for_processors_alone(
+    monkeypatch: pytest.MonkeyPatch, machine: str, version: tuple[int, int]
+) -> None:
+    """Where its lock has none, gigabytes of CUDA do not come instead; and it is said what does."""
+    monkeypatch.setattr(environments.sys, "platform", "linux")
+    monkeypatch.setattr(environments.sys, "version_info", (*version, 0, "final", 0))
+    monkeypatch.setattr(environments.platform, "machine", lambda: machine)
+
+    with pytest.raises(ConfigError, match=r"expected Python 3\.11 on x86_64") as raised:
+        sync("torch")
+
+    assert "convert env use torch PYTHON" in raised.value.remedy
+
+
+def test_no_lock_brings_cuda() -> None:
+    """On Linux the version is one that no package with CUDA has."""
+    text = ENVIRONMENTS["torch"].lock.read_text()
+
+    assert re.findall(r"^torch==(\S+) ; (.*) \\$", text, re.M) == [
+        ("2.13.0", "sys_platform == 'darwin'"),
+        ("2.13.0+cpu", "sys_platform == 'linux'"),
+    ]
+    assert not any("nvidia" in name or "cuda" in name for name in ENVIRONMENTS["torch"].pins)
+
+
+@pytest.mark.slow
+def test_a_build_that_is_nowhere_to_be_found_says_where_to_look(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or which interpreter to take instead."""
+    if (sys.platform, platform.machine(), sys.version_info[:2]) != ("linux", "x86_64", (3, 11)):
+        pytest.skip("there is a lock for this machine in another way")
+    for name in ("PIP_NO_INDEX", "UV_NO_INDEX", "UV_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    for name in ("PIP_FIND_LINKS", "UV_FIND_LINKS"):
+        monkeypatch.setenv(name, str(cache / "nothing"))
+
+    with pytest.raises(ModelError, match="build for processors") as raised:
+        sync("torch")
+
+    assert "PIP_FIND_LINKS" in raised.value.remedy
+    assert "env use torch PYTHON" in raised.value.remedy
 
 
 @pytest.mark.slow

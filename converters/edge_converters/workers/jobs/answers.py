@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,12 +35,15 @@ def answer(
 ) -> dict[str, object]:
     """Answer windows one by one, as a device does, and write real values.
 
+    A window that holds several of what a model with explicit state takes is a sequence:
+    its steps are answered one after the other.
+
     Args:
         model: The file.
         kind: ``tflite`` or ``onnx``.
         backend: Runtime that is asked.
         inputs: ``.npy``, shape (n, …), real values or the model's own dtype.
-        outputs: Where the answers go, ``.npy``, float32, shape (n, …).
+        outputs: Where the answers go, ``.npy``, float32, shape (n, …), a row for each step.
         is_timed: Whether calls are timed too.
         constants: Values of further inputs.
     """
@@ -88,26 +92,30 @@ def _state(kind: str, content: bytes, constants: dict[str, float]) -> StateSpec:
 
 
 def _answers(session: Session, windows: np.ndarray) -> np.ndarray:
-    """Return real values, each window asked from fresh state."""
+    """Return real values, each window or sequence asked from fresh state."""
     rows = []
-    for window in _tensors(session, windows):
+    for steps in _tensors(session, windows):
         session.reset()
-        rows.append(session.run(window[None]))
+        rows += [session.run(step[None]) for step in steps]
     answers = np.concatenate(rows)
     target = session.outputs[0]
     return np.asarray(dequantise(answers, target), np.float32)
 
 
 def _tensors(session: Session, windows: np.ndarray) -> np.ndarray:
+    """Return windows as the model takes them, shape (n, steps, …)."""
     source = session.inputs[0]
-    rows = windows.reshape(len(windows), *(abs(axis) for axis in source.shape[1:]))
-    if rows.dtype == source.dtype:
-        return rows
-    return np.asarray(quantise(rows, source) if source.is_quantised else rows.astype(source.dtype))
+    shape = [abs(axis) for axis in source.shape[1:]]
+    is_told = session.state_kind == "explicit"
+    steps = max(1, windows[0].size // math.prod(shape)) if is_told else 1
+    rows = windows.reshape(len(windows) * steps, *shape)
+    if rows.dtype != source.dtype:
+        rows = quantise(rows, source) if source.is_quantised else rows.astype(source.dtype)
+    return np.asarray(rows).reshape(len(windows), steps, *shape)
 
 
 def _timed(session: Session, window: np.ndarray) -> list[float]:
-    row = _tensors(session, window)
+    row = _tensors(session, window)[0, :1]
     samples = [take_sample(lambda: session.run(row)) for _ in range(_TIMED_CALLS)]
     us = steady(samples[_TIMED_CALLS // 10 :])
     quantiles = statistics.quantiles(us, n=20)

@@ -15,7 +15,7 @@ from edge_converters.workers.jobs.tensorflow_onnx import OPSET, as_onnx, written
 from edge_converters.workers.jobs.windows import windows_of
 from edge_converters.workers.refusal import Refusal
 
-__all__ = ["to_onnx", "to_tflite"]
+__all__ = ["check_model", "load_model", "to_onnx", "to_tflite"]
 
 
 def to_tflite(model: str, folder: str, is_trusted: bool, inputs: str | None) -> dict[str, object]:
@@ -80,11 +80,8 @@ def _exported(tf: Any, model: str, folder: Path, is_trusted: bool, batch: int | 
     """Write a Keras model as a SavedModel whose one signature takes such a batch."""
     import keras
 
-    loaded = _loaded(keras, model, is_trusted)
-    _check_ends("inputs", loaded.inputs)
-    _check_ends("outputs", loaded.outputs)
-    shape = [batch, *loaded.inputs[0].shape[1:]]
-    _check_axes(shape)
+    loaded = load_model(keras, model, is_trusted)
+    shape = [batch, *check_model(loaded)]
     archive = keras.export.ExportArchive()
     archive.track(loaded)
     archive.add_endpoint(
@@ -96,7 +93,25 @@ def _exported(tf: Any, model: str, folder: Path, is_trusted: bool, batch: int | 
     return str(folder)
 
 
-def _loaded(keras: Any, model: str, is_trusted: bool) -> Any:
+def check_model(loaded: Any) -> tuple[int, ...]:
+    """Return the shape of a window.
+
+    Raises:
+        Refusal: More than one window goes in or one answer out, or an axis is free.
+    """
+    _check_ends("inputs", loaded.inputs)
+    _check_ends("outputs", loaded.outputs)
+    shape = loaded.inputs[0].shape
+    _check_axes(shape)
+    return tuple(shape[1:])
+
+
+def load_model(keras: Any, model: str, is_trusted: bool) -> Any:
+    """Open a ``.keras`` or ``.h5`` file.
+
+    Raises:
+        Refusal: It is none, uses classes of its own, or a Lambda that is not trusted.
+    """
     try:
         return keras.saving.load_model(model, compile=False, safe_mode=not is_trusted)
     except (TypeError, ValueError, OSError) as error:
