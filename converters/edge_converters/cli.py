@@ -93,6 +93,14 @@ def _add_data(group: _Group) -> None:
 def _add_wanted(group: _Group) -> None:
     add = group.add_argument
     add("--target", default="desktop", metavar="BOARD", help="what must run it (desktop)")
+    add(
+        "--bench",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RESULT",
+        help="what tune --json printed on that board, or a folder of it; may be repeated",
+    )
     add("--to", metavar="FORMATS", help="tflite, onnx, or both with a comma")
     add(
         "--precision",
@@ -185,6 +193,7 @@ def _request(args: argparse.Namespace) -> Request:
         "max_drop": args.max_drop,
         "prefer": args.prefer,
         "target": args.target,
+        "bench": args.bench,
         "formats": _listed(args.to),
         "precisions": _listed(args.precision),
         "spec": args.spec,

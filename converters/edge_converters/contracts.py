@@ -18,7 +18,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from edge_converters.latency import TargetLatency
 from edge_converters.lint import Finding
+from edge_converters.operations import Operation
 from edge_converters.quantise.contracts import Cure
 from edge_converters.report import OperatorRow
 from edge_converters.verdict import Verdict
@@ -84,6 +86,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         max_drop: How much of it may be lost.
         prefer: What makes one file better than another that keeps the budget.
         target: Board or runtime that must be able to run it.
+        bench: Results of ``edge-runtime tune --json`` on that board, or folders of them.
         formats: What is wanted; empty takes what the model's path gives.
         precisions: What is tried; empty takes what the data allow.
         spec: A ``bundle.yaml`` whose artefacts are replaced; None derives one.
@@ -109,6 +112,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     max_drop: Annotated[float, Meta(ge=0)] = 0.005
     prefer: Literal["size", "latency"] = "size"
     target: str = "desktop"
+    bench: tuple[Path, ...] = ()
     formats: tuple[Format, ...] = ()
     precisions: tuple[Precision, ...] = ()
     spec: Path | None = None
@@ -259,6 +263,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         cures: What was done for operators that are not int8, by name.
         verified: On every runtime of the target.
         latency: On this machine; None where it was not measured.
+        target: On the target; None where nobody asked for a board.
+        operations: What it computes, in order.
+        asked: Runtimes that were asked whether they know these.
         verdict: What it loses against float; None for float itself, and without data.
         notes: A sentence each.
     """
@@ -270,6 +277,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     cures: dict[str, Cure] = {}
     verified: tuple[Verified, ...] = ()
     latency: Latency | None = None
+    target: TargetLatency | None = None
+    operations: tuple[Operation, ...] = ()
+    asked: tuple[str, ...] = ()
     verdict: Verdict | None = None
     notes: tuple[str, ...] = ()
 

@@ -29,6 +29,7 @@ from edge_converters.contracts import (
 from edge_converters.datasets import Dataset, load_dataset
 from edge_converters.embed import embed, manifest_of
 from edge_converters.formats import recognise
+from edge_converters.latency import load_answers
 from edge_converters.lint import Finding, check_data, refuse
 from edge_converters.paths import formats_of, route
 from edge_converters.quantise.contracts import Samples
@@ -37,6 +38,7 @@ from edge_converters.report import OperatorRow
 from edge_converters.stages.asking import ask_model
 from edge_converters.stages.choose import choose
 from edge_converters.stages.describe import Described, describe
+from edge_converters.stages.examine import examined, on_target
 from edge_converters.stages.float_file import FloatFile
 from edge_converters.stages.judge import halves
 from edge_converters.stages.judge import judged as judge_all
@@ -107,12 +109,14 @@ class _Conversion:
         request = self._request
         kind = recognise(request.model)
         target = target_of(request.target)
+        answers = load_answers(request.bench, target.name)
         forms = _forms(request, kind)
         calib, judged = _datasets(request)
         floats = [self._float(kind, form, calib or judged) for form in forms]
         candidates = [
             one for float_ in floats for one in self._candidates(float_, calib, judged, target)
         ]
+        candidates = on_target(self._examined(candidates), answers, target)
         choice = choose(candidates, request, kind, target)
         chosen = _chosen(choice, candidates)
         float_ = next(one for one in floats if one.form == chosen.format)
@@ -220,6 +224,15 @@ class _Conversion:
         if not _is_as_is(self._request):
             one = _stamped(one, float_.described.spec)
         return verified(one, float_.inputs, float_.answers, self._request, target)
+
+    def _examined(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Look at operators; a file that cannot be looked at has been proven all the same."""
+        self._tell("examine", f"{len(candidates)} files", 0.85)
+        try:
+            return examined(candidates, self._request)
+        except EdgeError as error:
+            self._notes.append(f"operators could not be counted: {error.what}")
+            return candidates
 
     def _bundle(
         self, float_: FloatFile, chosen: Candidate, recipe: Recipe, dataset: Dataset | None

@@ -16,7 +16,18 @@ __all__ = ["load_recipe", "recipe_of", "replayed", "write_recipe"]
 
 _TOOLS = ("numpy", "onnx", "onnxruntime", "onnxslim", "ai-edge-litert", "litert-quantizer")
 # Places on this machine, and what decides no byte.
-_LOCAL = ("model", "output", "calib", "eval", "spec", "sidecar", "limits", "is_trusted", "chosen")
+_LOCAL = (
+    "model",
+    "output",
+    "calib",
+    "eval",
+    "spec",
+    "sidecar",
+    "bench",
+    "limits",
+    "is_trusted",
+    "chosen",
+)
 
 
 def recipe_of(request: Request, chosen: Candidate, claim: Claim) -> Recipe:

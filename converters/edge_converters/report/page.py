@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 
 from edge_converters.report.contents import CandidateRow, OperatorRow, Report
-from edge_converters.report.plots import pareto_plot, sparkline
+from edge_converters.report.plots import Cost, Reach, pareto_plot, sparkline
 from edge_converters.report.words import (
     LOUD,
     Table,
@@ -17,6 +17,8 @@ from edge_converters.report.words import (
     operator_table,
     parity_table,
     provenance_table,
+    target_table,
+    target_title,
 )
 
 __all__ = ["page_of"]
@@ -61,13 +63,13 @@ def _body(report: Report) -> Iterator[str]:
         f"<strong>{LOUD[report.outcome]}</strong>: {escape(report.sentence)}</p>"
     )
     yield from _table("Files", candidate_table(report), _chosen(report.candidates))
+    yield from _table(target_title(report), target_table(report), _chosen(report.candidates))
     yield from _plots(report)
     yield from _list("Data", [str(one) for one in report.findings])
     yield from _table("Parity", parity_table(report.parity))
     yield from _operators(report.operators)
-    yield from _table("Coverage", coverage_table(report.coverage))
+    yield from _table("Operator coverage", coverage_table(report))
     yield from _table("Memory", memory_table(report.memory))
-    yield from _list("Latency elsewhere", [str(one) for one in report.estimates])
     yield from _table("Provenance", provenance_table(report))
     yield from _table("Model card", (("", ""), [*card_lines(report)]))
     yield from _list("Notes", report.notes)
@@ -79,20 +81,44 @@ def _chosen(rows: Sequence[CandidateRow]) -> frozenset[int]:
 
 def _plots(report: Report) -> Iterator[str]:
     name = escape(report.metric or "metric")
-    for title, cost in _COSTS.items():
+    for title, cost, reach in _costs(report):
         known = [place for one in report.candidates if (place := cost(one)) is not None]
-        drawing = pareto_plot(report.candidates, cost)
+        drawing = pareto_plot(report.candidates, cost, reach)
         if drawing:
             yield (
-                f"<figure>{drawing}<figcaption>{name} with its 95 % interval over {title}, "
+                f"<figure>{drawing}<figcaption>{name} with its 95 % interval over {escape(title)}, "
                 f"from {min(known):.4g} to {max(known):.4g}</figcaption></figure>"
             )
 
 
-_COSTS: dict[str, Callable[[CandidateRow], float | None]] = {
-    "size in bytes": lambda one: float(one.size_bytes),
-    "time of one window in µs": lambda one: one.p50_us,
-}
+def _costs(report: Report) -> Iterator[tuple[str, Cost, Reach]]:
+    yield "size in bytes", lambda one: float(one.size_bytes), _no_reach
+    yield "time of one window here in µs", lambda one: one.p50_us, _no_reach
+    board = next((one.target.board for one in report.candidates if one.target), None)
+    if board is not None:
+        yield f"{_words_of(report)} of one window on {board} in µs", _on_target, _reach
+
+
+def _words_of(report: Report) -> str:
+    ways = {one.target.how for one in report.candidates if one.target and one.target.p50_us}
+    if ways == {"measured"}:
+        return "measured time"
+    return "measured or estimated time" if "measured" in ways else "estimated time"
+
+
+def _on_target(one: CandidateRow) -> float | None:
+    return one.target.p50_us if one.target else None
+
+
+def _reach(one: CandidateRow) -> tuple[float, float] | None:
+    told = one.target
+    if told is None or told.low_us is None or told.high_us is None:
+        return None
+    return told.low_us, told.high_us
+
+
+def _no_reach(_: CandidateRow) -> None:
+    """Draw a cost that is known without an interval."""
 
 
 def _operators(rows: Sequence[OperatorRow]) -> Iterator[str]:
