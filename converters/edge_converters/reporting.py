@@ -93,12 +93,19 @@ def _candidate(one: Candidate, outcome: Outcome) -> CandidateRow:
         p50_us=one.latency.p50_us if one.latency else None,
         p95_us=one.latency.p95_us if one.latency else None,
         target=one.target,
-        value=one.verdict.value if one.verdict else None,
+        value=one.verdict.value if one.verdict else _value_before(one, outcome),
         verdict=one.verdict,
         snr_db=parity.snr_db if parity else None,
         is_chosen=_is_chosen(one, outcome),
         note="; ".join(one.notes),
     )
+
+
+def _value_before(one: Candidate, outcome: Outcome) -> float | None:
+    """Return the metric of the file that the others of its format are compared with."""
+    alike = [each for each in outcome.candidates if each.format == one.format]
+    told = next((each.verdict for each in alike if each.verdict is not None), None)
+    return told.float_value if told is not None and one is alike[0] else None
 
 
 def _parity(one: Candidate, seen: Verified) -> ParityRow:

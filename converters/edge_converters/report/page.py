@@ -14,6 +14,7 @@ from edge_converters.report.words import (
     card_lines,
     coverage_table,
     memory_table,
+    number,
     operator_table,
     parity_table,
     provenance_table,
@@ -37,8 +38,9 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 24px auto; max-width: 1100
 h1 { font-size: 20px; margin-bottom: 4px; overflow-wrap: anywhere } h2 { font-size: 16px }
 p.verdict { padding: 8px 12px; border-left: 4px solid; background: #f6f8fa }
 .wide { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: 13px }
-th, td { text-align: left; vertical-align: top; padding: 4px 10px 4px 0;
-         border-bottom: 1px solid #e5e7eb; overflow-wrap: anywhere }
+th, td { text-align: left; vertical-align: top; padding: 4px 12px 4px 0; white-space: nowrap;
+         border-bottom: 1px solid #e5e7eb }
+td:first-child, td:last-child { white-space: normal; overflow-wrap: anywhere; min-width: 9em }
 tr.chosen td { font-weight: 600 } figure { margin: 0 } figcaption { color: #57606a }
 svg { display: block; max-width: 100%; height: auto } polyline { fill: none; stroke-width: 1.5 }
 .grid { stroke: #e5e7eb } .tick { font: 11px system-ui, sans-serif; fill: #57606a }
@@ -82,12 +84,13 @@ def _chosen(rows: Sequence[CandidateRow]) -> frozenset[int]:
 def _plots(report: Report) -> Iterator[str]:
     name = escape(report.metric or "metric")
     for title, cost, reach in _costs(report):
-        known = [place for one in report.candidates if (place := cost(one)) is not None]
+        shown = [one for one in report.candidates if one.value is not None]
+        known = [place for one in shown for place in (cost(one), *(reach(one) or ())) if place]
         drawing = pareto_plot(report.candidates, cost, reach)
         if drawing:
             yield (
                 f"<figure>{drawing}<figcaption>{name} with its 95 % interval over {escape(title)}, "
-                f"from {min(known):.4g} to {max(known):.4g}</figcaption></figure>"
+                f"from {number(min(known))} to {number(max(known))}</figcaption></figure>"
             )
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "card_lines",
     "coverage_table",
     "memory_table",
+    "number",
     "operator_table",
     "parity_table",
     "provenance_table",
@@ -115,9 +116,9 @@ def _candidate(one: CandidateRow, *, is_best: bool) -> tuple[str, ...]:
         one.name,
         one.precision,
         str(one.size_bytes),
-        _number(one.p50_us),
-        _number(one.p95_us),
-        _number(one.value),
+        number(one.p50_us),
+        number(one.p95_us),
+        number(one.value),
         _NONE if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}",
         "same" if one.snr_db is None else f"{one.snr_db:.1f}",
         _verdict(one),
@@ -137,8 +138,8 @@ def _parity(one: ParityRow) -> tuple[str, ...]:
         one.candidate,
         one.runtime,
         "yes" if one.is_sound else "NO",
-        "same" if one.is_sound and one.snr_db is None else _number(one.snr_db),
-        _number(one.largest),
+        "same" if one.is_sound and one.snr_db is None else number(one.snr_db),
+        number(one.largest),
         _share(one.top1),
         _share(one.saturated),
         str(one.windows),
@@ -148,7 +149,7 @@ def _parity(one: ParityRow) -> tuple[str, ...]:
 
 def _target(name: str, one: TargetLatency) -> tuple[str, ...]:
     numbers = (one.p50_us, one.low_us, one.high_us)
-    return (name, one.how, *map(_number, numbers), str(one.runs or _NONE), one.source)
+    return (name, one.how, *map(number, numbers), str(one.runs or _NONE), one.source)
 
 
 def _coverage(one: CoverageRow, runtimes: Sequence[str]) -> tuple[str, ...]:
@@ -173,7 +174,7 @@ def _range(minimum: float | None, maximum: float | None) -> str:
 
 def _operator(one: OperatorRow) -> tuple[str, ...]:
     return (
-        one.name,
+        _short(one.name),
         one.kind,
         "×".join(str(size or "n") for size in one.shape),
         str(one.weights or _NONE),
@@ -184,8 +185,17 @@ def _operator(one: OperatorRow) -> tuple[str, ...]:
     )
 
 
-def _number(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.4g}"
+def number(value: float | None) -> str:
+    """Show four digits, and never a power of ten for what is merely large."""
+    if value is None:
+        return _NONE
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _short(name: str) -> str:
+    """Return the first of the names that a converter has joined; ``report.json`` has all."""
+    first, joined, _ = name.partition(";")
+    return f"{first}; …" if joined else first
 
 
 def _share(value: float | None) -> str:
