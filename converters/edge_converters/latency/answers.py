@@ -39,9 +39,7 @@ def load_answers(places: Sequence[Path], board: str) -> tuple[Answer, ...]:
     Raises:
         ConfigError: One cannot be read, or was measured on another board.
     """
-    return tuple(
-        answer for file in _files(places) for answer in _answers(_checked(file, board))
-    )
+    return tuple(answer for file in _files(places) for answer in _answers(_checked(file, board)))
 
 
 def _files(places: Sequence[Path]) -> Iterator[Path]:

@@ -12,7 +12,9 @@ __all__ = ["PACES", "SLOWEST", "Pace", "quickest"]
 
 _MOBILENET_MACS = 569e6
 _THREADS = 4
-_XNNPACK = "XNNPACK README of 2022: MobileNet v1 takes {} ms in float32 and {} ms in int8, 4 threads"
+_XNNPACK = (
+    "XNNPACK README of 2022: MobileNet v1 takes {} ms in float32 and {} ms in int8, 4 threads"
+)
 
 
 class Pace(msgspec.Struct, frozen=True):

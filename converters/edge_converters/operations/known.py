@@ -70,8 +70,12 @@ def knows_onnxruntime(one: Operation) -> bool:
     domain, _, kind = one.kind.rpartition(".")
     kernels = _kernels().get((domain, kind), ())
     since, is_function = _defined(kind, domain, one.version)
-    return is_function or one.kind == _FOLDED or any(
-        first <= since <= last or (last == _OPEN and first == since) for first, last in kernels
+    return (
+        is_function
+        or one.kind == _FOLDED
+        or any(
+            first <= since <= last or (last == _OPEN and first == since) for first, last in kernels
+        )
     )
 
 

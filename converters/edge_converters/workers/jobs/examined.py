@@ -36,8 +36,7 @@ def examine(models: Sequence[str], kinds: Sequence[str]) -> dict[str, object]:
         for each file the runtimes that were asked.
     """
     found = [
-        _examined(Path(model).read_bytes(), kind)
-        for model, kind in zip(models, kinds, strict=True)
+        _examined(Path(model).read_bytes(), kind) for model, kind in zip(models, kinds, strict=True)
     ]
     return {
         "operations": msgspec.to_builtins([one for one, _ in found]),
