@@ -48,8 +48,9 @@ def estimate(board: str, form: Format, operations: Sequence[Operation]) -> Targe
     if form == "onnx" and kinds - {"float32"}:
         others = ", ".join(sorted(kinds - {"float32"}))
         return _unknown(board, f"nothing is published for {others} in ONNX Runtime on it")
-    if others := kinds - _FLOATS - _INTEGERS - {f"{one} weights" for one in _INTEGERS}:
-        return _unknown(board, f"nothing is published for {', '.join(sorted(others))} on it")
+    odd = sorted(kinds - _FLOATS - _INTEGERS - {f"{one} weights" for one in _INTEGERS})
+    if odd:
+        return _unknown(board, f"nothing is published for {', '.join(odd)} on it")
     shares = list(_shares(operations, pace))
     low, high = (_ONNX_QUICKEST, _ONNX_SLOWEST) if form == "onnx" else (1.0, 1.0)
     return TargetLatency(

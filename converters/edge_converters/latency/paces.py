@@ -38,15 +38,15 @@ class Pace(msgspec.Struct, frozen=True):
 
 def _published(float_ms: float, int8_ms: float, call_us: float) -> Pace:
     """Return the pace of one of four cores that shared the work evenly."""
-    rates = [_MOBILENET_MACS / (ms * 1e-3) / _THREADS for ms in (float_ms, int8_ms)]
-    return Pace(*rates, call_us, 1.0, _XNNPACK.format(f"{float_ms:g}", f"{int8_ms:g}"))
+    floats, integers = (_MOBILENET_MACS / (ms * 1e-3) / _THREADS for ms in (float_ms, int8_ms))
+    return Pace(floats, integers, call_us, 1.0, _XNNPACK.format(f"{float_ms:g}", f"{int8_ms:g}"))
 
 
 def _scaled(
     pace: Pace, by_float: float, by_int8: float, call_us: float, spread: float, why: str
 ) -> Pace:
-    rates = pace.float_macs * by_float, pace.int8_macs * by_int8
-    return Pace(*rates, call_us, spread, f"{pace.source}; {why}")
+    floats, integers = pace.float_macs * by_float, pace.int8_macs * by_int8
+    return Pace(floats, integers, call_us, spread, f"{pace.source}; {why}")
 
 
 _PI_4 = _published(77, 24, 7.0)

@@ -24,7 +24,7 @@ def delegated_operators(model: bytes) -> tuple[bool, ...]:
     interpreter = Interpreter(model_content=model, num_threads=1)
     interpreter.allocate_tensors()
     # The one way to see delegates from Python.
-    nodes = interpreter._get_ops_details()
+    nodes = interpreter._get_ops_details()  # noqa: SLF001
     plain = [one for one in nodes if one["op_name"] != _DELEGATE]
     parts = [one for one in nodes if one["op_name"] == _DELEGATE]
     makers = {int(tensor): place for place, one in enumerate(plain) for tensor in one["outputs"]}

@@ -14,7 +14,7 @@ from edge_converters.report.words import (
     card_lines,
     coverage_table,
     memory_table,
-    number,
+    number_text,
     operator_table,
     parity_table,
     provenance_table,
@@ -90,7 +90,7 @@ def _plots(report: Report) -> Iterator[str]:
         if drawing:
             yield (
                 f"<figure>{drawing}<figcaption>{name} with its 95 % interval over {escape(title)}, "
-                f"from {number(min(known))} to {number(max(known))}</figcaption></figure>"
+                f"from {number_text(min(known))} to {number_text(max(known))}</figcaption></figure>"
             )
 
 

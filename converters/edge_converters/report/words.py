@@ -22,7 +22,7 @@ __all__ = [
     "card_lines",
     "coverage_table",
     "memory_table",
-    "number",
+    "number_text",
     "operator_table",
     "parity_table",
     "provenance_table",
@@ -116,9 +116,9 @@ def _candidate(one: CandidateRow, *, is_best: bool) -> tuple[str, ...]:
         one.name,
         one.precision,
         str(one.size_bytes),
-        number(one.p50_us),
-        number(one.p95_us),
-        number(one.value),
+        number_text(one.p50_us),
+        number_text(one.p95_us),
+        number_text(one.value),
         _NONE if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}",
         "same" if one.snr_db is None else f"{one.snr_db:.1f}",
         _verdict(one),
@@ -138,8 +138,8 @@ def _parity(one: ParityRow) -> tuple[str, ...]:
         one.candidate,
         one.runtime,
         "yes" if one.is_sound else "NO",
-        "same" if one.is_sound and one.snr_db is None else number(one.snr_db),
-        number(one.largest),
+        "same" if one.is_sound and one.snr_db is None else number_text(one.snr_db),
+        number_text(one.largest),
         _share(one.top1),
         _share(one.saturated),
         str(one.windows),
@@ -149,7 +149,7 @@ def _parity(one: ParityRow) -> tuple[str, ...]:
 
 def _target(name: str, one: TargetLatency) -> tuple[str, ...]:
     numbers = (one.p50_us, one.low_us, one.high_us)
-    return (name, one.how, *map(number, numbers), str(one.runs or _NONE), one.source)
+    return (name, one.how, *map(number_text, numbers), str(one.runs or _NONE), one.source)
 
 
 def _coverage(one: CoverageRow, runtimes: Sequence[str]) -> tuple[str, ...]:
@@ -185,7 +185,7 @@ def _operator(one: OperatorRow) -> tuple[str, ...]:
     )
 
 
-def number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
     """Show four digits, and never a power of ten for what is merely large."""
     if value is None:
         return _NONE
