@@ -31,7 +31,7 @@ from edge_converters.embed import embed, manifest_of
 from edge_converters.formats import recognise
 from edge_converters.latency import load_answers
 from edge_converters.lint import Finding, check_data, refuse
-from edge_converters.paths import formats_of, route
+from edge_converters.paths import route, usual_formats_of
 from edge_converters.quantise.contracts import Samples
 from edge_converters.quantise.refit import Refit, delta_bytes
 from edge_converters.recipes import recipe_of, write_recipe
@@ -361,7 +361,7 @@ def _peak_rss_mb() -> float:
 
 def _forms(request: Request, kind: Kind) -> tuple[Format, ...]:
     """Return the formats that are wanted; a path that is refused says so."""
-    forms = request.formats or formats_of(kind)
+    forms = request.formats or usual_formats_of(kind)
     if not forms:
         route(kind, "onnx", request.model)
     for form in forms:

@@ -187,7 +187,7 @@ def test_up_ends_cleanly_on_a_signal(shell: Shell) -> None:
 
     child.send_signal(signal.SIGTERM)
 
-    assert child.wait(timeout=30) == 0
+    assert child.wait(timeout=90) == 0
 
 
 def test_poison_is_shown_replayed_and_dropped(shell: Shell) -> None:

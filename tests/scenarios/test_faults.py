@@ -30,7 +30,7 @@ from edge_simulator.broker import Broker, BrokerKind, free_port
 
 ROWS, LENGTH = 400, 8
 DEVICE = "bench-1"
-LIMIT_S = 40.0
+LIMIT_S = 90.0
 BROKERS = ["iotcore", pytest.param("mosquitto", marks=pytest.mark.mosquitto)]
 
 

@@ -43,7 +43,7 @@ def validity_of(folder: IdentityFolder) -> Validity:
 def post(cloud: SecuredCloud, path: str, body: bytes, length: str | None = None) -> int:
     context = context_for(cafile=str(cloud.authority.path))
     port = int(cloud.url.rpartition(":")[2])
-    connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=20)
+    connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=90)
     connection.putrequest("POST", path)
     connection.putheader("Content-Length", length or str(len(body)))
     connection.endheaders(body)

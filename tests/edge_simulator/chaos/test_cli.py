@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -115,12 +116,13 @@ def test_ctrl_c_leaves_nothing_running(tmp_path: Path) -> None:
     child = subprocess.Popen(
         [sys.executable, *command], stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
-    deadline_s = time.monotonic() + 40
+    deadline_s = time.monotonic() + 120
     while not (out / "device-3" / "state.db").exists():
         assert time.monotonic() < deadline_s and child.poll() is None
+        threading.Event().wait(0.05)
 
     child.send_signal(signal.SIGINT)
-    _, told = child.communicate(timeout=40)
+    _, told = child.communicate(timeout=120)
 
     assert child.returncode == 130, told
     assert "nothing of it is left running" in told

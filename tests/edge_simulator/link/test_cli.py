@@ -15,7 +15,7 @@ import pytest
 
 from edge_runtime.cli import main
 
-LIMIT_S = 30.0
+LIMIT_S = 90.0
 
 
 @pytest.fixture
