@@ -121,9 +121,7 @@ def _anew(before: Recipe, quantiser: Quantiser, calibration: Calibration) -> Rec
     made = quantiser.recipe(
         before.precision, calibration, before.cures, is_equalised=bool(before.factors)
     )
-    return msgspec.structs.replace(
-        made, per_channel=before.per_channel, activations=before.activations
-    )
+    return msgspec.structs.replace(made, per_channel=before.per_channel, integers=before.integers)
 
 
 def _check_same_network(

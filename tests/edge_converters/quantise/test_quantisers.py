@@ -241,3 +241,19 @@ def _moved(task: Any) -> Any:
     noise = np.random.default_rng(5).normal(1, 0.02, middle.weights.shape)
     middle = replace(middle, weights=(middle.weights * noise).astype(np.float32))
     return replace(task, network=replace(task.network, layers=(first, middle, last)))
+
+
+def test_integer_sums_do_not_saturate(fan: Any, onnx_quantiser: Any) -> None:
+    """ONNX Runtime's integer kernels answer as the graph means it, whatever the processor."""
+    import onnxruntime
+
+    quantiser = onnx_quantiser(fan)
+    model = quantiser.quantise(quantiser.recipe("int8", quantiser.calibrate(fan.calibration), {}))
+    windows = fan.search[0][:64]
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    plain = onnxruntime.InferenceSession(model, options)
+
+    (meant,) = plain.run(None, {plain.get_inputs()[0].name: windows})
+
+    assert snr_db(meant, quantiser.run(model, windows)) > 30
