@@ -26,6 +26,7 @@ __all__ = [
     "Predict",
     "calibration_rows",
     "float_network",
+    "float_tflite",
     "library_versions",
     "save_quantised",
     "write_json",
@@ -63,7 +64,7 @@ def save_quantised(
     from edge_converters.quantise.tflite import TFLiteQuantiser
 
     layers = _dense_layers(model)
-    tflite = _int8(TFLiteQuantiser(_float_tflite(model)), calibration)
+    tflite = _int8(TFLiteQuantiser(float_tflite(model)), calibration)
     onnx = _int8(OnnxQuantiser(_float_onnx(layers, names)), calibration)
     out.mkdir(parents=True, exist_ok=True)
     (out / "model_int8.tflite").write_bytes(tflite)
@@ -127,7 +128,7 @@ def _int8_predict(form: Format, content: bytes) -> Predict:
     return lambda inputs: answer(form, content, np.asarray(inputs, np.float32))
 
 
-def _float_tflite(model: Any) -> bytes:
+def float_tflite(model: Any) -> bytes:
     """Convert a Keras model as it is."""
     import tensorflow as tf
 

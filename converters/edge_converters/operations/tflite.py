@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edge_converters.operations.operation import Operation
-from edge_runtime.errors import ModelError
+from edge_converters.tflite_file import read_file
 
 __all__ = ["macs_of", "read_tflite"]
 
@@ -41,20 +41,13 @@ def read_tflite(model: bytes) -> tuple[Operation, ...]:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    try:
-        parsed = schema.ModelT.InitFromPackedBuf(model, 0)
-        kinds = _names(schema.BuiltinOperator)
-        types = {number: name.lower() for number, name in _names(schema.TensorType).items()}
-        graph = parsed.subgraphs[0]
-        return tuple(
-            _operation(parsed, graph.tensors, one, kinds, types) for one in graph.operators or ()
-        )
-    except Exception as error:
-        raise ModelError(
-            f"the file cannot be read: {error}",
-            expected="a complete TFLite model",
-            remedy="Compare the file's digest with its origin's; convert the model again.",
-        ) from error
+    parsed = read_file(model)
+    kinds = _names(schema.BuiltinOperator)
+    types = {number: name.lower() for number, name in _names(schema.TensorType).items()}
+    graph = parsed.subgraphs[0]
+    return tuple(
+        _operation(parsed, graph.tensors, one, kinds, types) for one in graph.operators or ()
+    )
 
 
 def macs_of(kind: str, weights: tuple[int, ...], output: tuple[int, ...]) -> int | None:
