@@ -55,9 +55,9 @@ FRAMES = 5
 WINDOW = FEATURES.frame_length + (FRAMES - 1) * FEATURES.frame_step  # 512 samples, ten seconds
 TRAIN_HOP, TEST_HOP = 4, 8
 HIDDEN = (128, 128, 128, 128, 8, 128, 128, 128, 128)
-EPOCHS = 60
-BATCH = 64
-LEARNING_RATE = 1e-3
+EPOCHS = 20
+BATCH = 32
+LEARNING_RATE = 5e-4
 CALIBRATION = 256
 MAX_DROP = 0.005
 SEED = 7
@@ -150,6 +150,7 @@ def converted(folder: Path, output: Path, report: Path) -> Outcome:
             eval=folder / "eval.npz",
             metric="auc",
             max_drop=MAX_DROP,
+            precisions=("float32", "int8", "mixed"),
             target="raspberry-pi-4",
         )
     )

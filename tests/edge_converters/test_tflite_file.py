@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ def large(networks: Any, tflite_quantiser: Any) -> tuple[bytes, np.ndarray]:
     sizes = (640, 512, 512, 640)
     layers = tuple(
         networks.Layer(dice.normal(0, 0.05, pair).astype(np.float32), np.zeros(pair[1], np.float32))
-        for pair in zip(sizes, sizes[1:], strict=False)
+        for pair in itertools.pairwise(sizes)
     )
     windows = dice.normal(size=(64, 640)).astype(np.float32)
     task = networks.Task(networks.Network(layers), windows, (), ())
