@@ -169,9 +169,13 @@ def test_a_cloud_killed_while_rows_flow_stores_each_once(place: Path) -> None:
         for _ in range(2):
             before = device.status().counters.get("rows_acked_total", 0)
             with _cloud(place) as cloud:
+                # On a slow machine the first cloud may have stored all before it dies.
                 _wait_for(
                     "an acknowledgement",
-                    lambda: device.status().counters.get("rows_acked_total", 0) > before,  # noqa: B023
+                    lambda: (
+                        device.status().counters.get("rows_acked_total", 0) > before  # noqa: B023
+                        or not thread.is_alive()
+                    ),
                 )
                 os.kill(cloud.pid, signal.SIGKILL)
                 cloud.wait(LIMIT_S)

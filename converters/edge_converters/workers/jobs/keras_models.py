@@ -55,10 +55,10 @@ def to_onnx(model: str, folder: str, is_trusted: bool, inputs: str | None) -> di
 
     call, _ = _opened(tf, model, Path(folder), is_trusted, batch=None)
     _answered(tf, call, Path(folder), inputs)
-    model = _as_onnx(tf, call, batch=None)
-    if any(node.op_type == "Loop" for node in model.graph.node):
-        model = _as_onnx(tf, call, batch=1)
-    return written(model, Path(folder) / "model.onnx", tf)
+    made = _as_onnx(tf, call, batch=None)
+    if any(node.op_type == "Loop" for node in made.graph.node):
+        made = _as_onnx(tf, call, batch=1)
+    return written(made, Path(folder) / "model.onnx", tf)
 
 
 def _as_onnx(tf: Any, call: Any, *, batch: int | None) -> Any:

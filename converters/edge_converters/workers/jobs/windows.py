@@ -21,4 +21,5 @@ def windows_of(shape: tuple[int, ...], inputs: str | None) -> np.ndarray:
     """
     if inputs is None:
         return np.random.default_rng(0).normal(size=(_WINDOWS, *shape)).astype(np.float32)
-    return np.load(inputs).reshape(-1, *shape).astype(np.float32)
+    given: np.ndarray = np.load(inputs)
+    return given.reshape(-1, *shape).astype(np.float32)
