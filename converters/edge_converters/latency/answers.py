@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.tune.choose import Tuning
+
+if TYPE_CHECKING:
+    from edge_runtime.tune.choose import Tuning
 
 __all__ = ["Answer", "load_answers"]
 
@@ -51,6 +54,8 @@ def _files(places: Sequence[Path]) -> Iterator[Path]:
 
 
 def _checked(file: Path, board: str) -> Tuning:
+    from edge_runtime.tune.choose import Tuning
+
     try:
         if file.stat().st_size > _LARGEST_BYTES:
             raise ValueError(f"more than {_LARGEST_BYTES} bytes")
