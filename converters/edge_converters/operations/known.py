@@ -11,10 +11,18 @@ import msgspec
 
 from edge_converters.operations.operation import Operation
 
-__all__ = ["TFLITE_RUNTIME", "knows_litert", "knows_onnxruntime", "knows_tflite_runtime", "marked"]
+__all__ = [
+    "TABLE",
+    "TFLITE_RUNTIME",
+    "knows_litert",
+    "knows_onnxruntime",
+    "knows_tflite_runtime",
+    "marked",
+]
 
 TFLITE_RUNTIME = "tflite-runtime 2.14.0"
-_TABLE = Path(__file__).with_name("tflite_runtime_2_14.json")
+TABLE = Path(__file__).with_name("tflite_runtime_2_14.json")
+"""Newest version of each operator that tflite-runtime 2.14.0 knows, JSON."""
 _CPU = "CPUExecutionProvider"
 _OPEN = 2**31 - 1
 # Becomes a constant when a file is opened, and is never run.
@@ -81,7 +89,7 @@ def knows_onnxruntime(one: Operation) -> bool:
 
 @functools.cache
 def _table() -> dict[str, int]:
-    return msgspec.json.decode(_TABLE.read_bytes(), type=dict[str, int])
+    return msgspec.json.decode(TABLE.read_bytes(), type=dict[str, int])
 
 
 @functools.cache

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["is_known", "largest_versions"]
+__all__ = ["MISSING", "graph_of", "is_known", "largest_versions"]
 
-_MISSING = ("Didn't find op", "out of range")
+MISSING = ("Didn't find op", "out of range")
+"""What a runtime says of an operator that it does not have."""
 _CUSTOM = "CUSTOM"
 # What every runtime registers beside the operators of the schema; asked with a graph that
 # is not theirs, they crash. Source: TensorFlow, ``lite/core/kernels/register.cc``.
@@ -26,13 +27,12 @@ def is_known(interpreter: Any, kind: str, version: int) -> bool:
     builtin, _, custom = kind.partition(" ")
     if builtin == _CUSTOM:
         return custom in _CUSTOMS
-    code = _codes().get(kind)
-    if code is None:
+    if kind not in _codes():
         return False
     try:
-        interpreter(model_content=_graph(code, version))
+        interpreter(model_content=graph_of(kind, version))
     except (RuntimeError, ValueError) as error:
-        return not any(part in str(error) for part in _MISSING)
+        return not any(part in str(error) for part in MISSING)
     return True
 
 
@@ -54,22 +54,23 @@ def _codes() -> dict[str, int]:
     return {name: code for name, code in names if isinstance(code, int)}
 
 
-def _graph(code: int, version: int) -> bytes:
+def graph_of(kind: str, version: int) -> bytes:
     """Return a file with one operator that has one input and one output."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
+    code = _codes()[kind]
     model, graph, operator = schema.ModelT(), schema.SubGraphT(), schema.OperatorT()
     model.version, model.buffers = 3, [schema.BufferT()]
-    kind = schema.OperatorCodeT()
-    kind.builtinCode, kind.deprecatedBuiltinCode, kind.version = code, min(code, 127), version
+    named = schema.OperatorCodeT()
+    named.builtinCode, named.deprecatedBuiltinCode, named.version = code, min(code, 127), version
     if code == schema.BuiltinOperator.LSTM:
         operator.builtinOptionsType = schema.BuiltinOptions.LSTMOptions
         operator.builtinOptions = schema.LSTMOptionsT()
     operator.opcodeIndex, operator.inputs, operator.outputs = 0, [0], [1]
     graph.tensors = [_tensor(schema, b"in"), _tensor(schema, b"out")]
     graph.inputs, graph.outputs, graph.operators = [0], [1], [operator]
-    model.operatorCodes, model.subgraphs = [kind], [graph]
+    model.operatorCodes, model.subgraphs = [named], [graph]
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
