@@ -10,11 +10,15 @@ import msgspec
 
 from edge_converters.latency.answers import Answer
 
-__all__ = ["TargetLatency", "refined"]
+__all__ = ["How", "TargetLatency", "refined"]
 
 # int8 takes 0.29 to 0.85 of float's time for the networks of MLPerf Tiny on x86-64, 0.62
 # for MobileNet: so far may another file of the same network be from where MobileNet puts it.
 _OTHER_LOW, _OTHER_HIGH = 0.29 / 0.62, 0.85 / 0.62
+
+
+How = Literal["measured", "scaled", "estimate", "unknown"]
+"""How a time is known."""
 
 
 class TargetLatency(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +37,7 @@ class TargetLatency(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     board: str
-    how: Literal["measured", "scaled", "estimate", "unknown"]
+    how: How
     p50_us: float | None = None
     low_us: float | None = None
     high_us: float | None = None
