@@ -79,7 +79,7 @@ def test_a_conversion_writes_a_bundle_and_a_report(
         ([FLOAT, "-o", "x", "--shape", "a,b"], 2, "whole numbers"),
         ([FLOAT, "-o", "x", "--constant", "a"], 2, "NAME=NUMBER"),
         ([FLOAT, "-o", "x", "--replay", FLOAT], 2, "no recipe"),
-        ([FLOAT, "-o", "x", "--to", "onnx"], 1, "refused"),
+        ([FLOAT, "-o", "x", "--to", "onnx"], 1, "env sync keras"),
         (["env", "sync", "caffe"], 2, "caffe"),
         (["env", "dance"], 2, "env sync NAME"),
     ],
