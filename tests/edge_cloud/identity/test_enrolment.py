@@ -274,6 +274,27 @@ def test_the_clouds_names_cannot_be_taken(cloud: SecuredCloud) -> None:
             cloud.invite(name)
 
 
+def test_who_is_refused_again_and_again_has_to_wait(
+    cloud: SecuredCloud, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After ten refusals an address is not listened to; a minute later it is."""
+    wrong = ClaimToken.draw(cloud.authority.digest)
+    for _ in range(10):
+        with pytest.raises(TrustError, match="not known"):
+            cloud.enroll("pump-1", token=wrong)
+
+    with pytest.raises(Transient, match="wait a minute"):
+        cloud.enroll("pump-1", token=wrong)
+    with pytest.raises(Transient, match="wait a minute"):
+        cloud.enroll("pump-1")
+    clock.advance(60)
+    cloud.enroll("pump-1")
+
+    assert cloud.place("pump-1").is_enrolled
+    assert caplog.messages.count("enrolment.client_held_off") == 1
+    assert {one.client for one in caplog.records if one.msg == "enrolment.refused"} == {"127.0.0.1"}
+
+
 def test_silent_connections_hold_up_nobody(
     cloud: SecuredCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:

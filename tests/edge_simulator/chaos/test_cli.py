@@ -46,6 +46,7 @@ def test_a_short_run_closes_its_books(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (told["rows_duplicated"], told["rows_lost"], told["rows_waiting"]) == (0, 0, 0)
     assert told["kills_at_steps"] and told["kills_anywhere"]
     assert told["kills"] >= 10
+    assert sorted(told["kills_of_ingests"]) == ["ingest-1", "ingest-2"]
 
 
 def test_a_plan_is_printed_and_repeats(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,6 +89,7 @@ def test_books_that_do_not_close_fail_the_run(change: dict[str, object], is_bala
         kills_a_minute=0.0,
         kills_at_steps={},
         kills_anywhere={},
+        kills_of_ingests={},
         ends_on_full_disk=0,
         fuses_left=0,
         rows_made=9,
@@ -145,7 +147,11 @@ def _running_in(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("words", "says"),
-    [(["--seconds", "0"], "from 1 to"), (["--devices", "99"], "from 1 to 50")],
+    [
+        (["--seconds", "0"], "from 1 to"),
+        (["--devices", "99"], "from 1 to 50"),
+        (["--ingests", "0"], "from 1 to 8"),
+    ],
 )
 def test_wrong_usage_is_refused(
     words: list[str], says: str, capsys: pytest.CaptureFixture[str]
