@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -196,3 +198,12 @@ def test_the_command_offers_what_it_made(
     assert told["keeps_scales"]
     assert main(["cloud", "refits", str(config)]) == 0
     assert capsys.readouterr().out.startswith(f"sine@1.1 is {told['base'][:16]}")
+
+
+def test_a_cloud_that_never_refits_imports_no_converter() -> None:
+    """The command and all its verbs are there without the conversion library."""
+    code = "import sys, edge_cloud.cli; print([m for m in sys.modules if 'edge_converters' in m])"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
