@@ -288,6 +288,13 @@ def _member_command(config: Path, member: Member) -> list[str]:
 
 def _ingest(args: argparse.Namespace) -> int:
     roles: tuple[Role, ...] = ("ingest",)
+    if args.member is None and args.alone:
+        raise ConfigError(
+            "--alone is given without --member",
+            where="cloud ingest",
+            expected="the number of the member that takes all rows",
+            remedy="Add --member N; or leave out --alone, and set ingest.processes to 1.",
+        )
     if args.member is None:
         return _up(roles)(args)
     member = Member(args.member, is_sharing=not args.alone)

@@ -29,6 +29,7 @@ from edge_runtime.backends.faults import (
 )
 from edge_runtime.backends.onnx_graph import OnnxGraph, Quantisation, read_graph
 from edge_runtime.backends.onnx_state import Carried
+from edge_runtime.backends.onnx_zero_points import unshared
 from edge_runtime.errors import EdgeError, ModelError
 from edge_runtime.ports import SessionOptions
 from edge_runtime.types import StateKind, TensorSpec
@@ -317,17 +318,18 @@ def _open(model: bytes, options: SessionOptions) -> Any:
     """Return an ``InferenceSession`` whose 8-bit sums are exact, where ONNX Runtime can.
 
     On x86 without VNNI its quick sums of two products saturate, and answers are wrong.
-    Its slower, exact ones cannot take a model in which operators share a zero point.
+    Its exact ones cannot take a model in which operators share a zero point.
     """
     runtime = import_runtime(OnnxRuntime.name, _PACKAGE, _PACKAGE, "onnx")
-    settings = _settings(runtime, options)
-    settings.add_session_config_entry("session.x64quantprecision", "1")
-    try:
-        return open_onnx(runtime, model, settings, options)
-    except Exception as error:
-        if _SHARED not in str(error):
-            raise
-    log.info("onnx.sums_may_saturate", extra={"reason": "operators share a zero point"})
+    for prepare in (bytes, unshared):
+        settings = _settings(runtime, options)
+        settings.add_session_config_entry("session.x64quantprecision", "1")
+        try:
+            return open_onnx(runtime, prepare(model), settings, options)
+        except Exception as error:
+            if _SHARED not in str(error):
+                raise
+    log.info("onnx.sums_may_saturate", extra={"reason": "operators share constants"})
     return open_onnx(runtime, model, _settings(runtime, options), options)
 
 

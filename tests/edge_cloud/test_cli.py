@@ -167,6 +167,7 @@ def test_keys_are_made_private(shell: Shell) -> None:
         (("rescore", "CONFIG", "nobody@1"), 2),
         (("publish", "CONFIG", "missing", "--key", "release.key"), 1),
         (("labels", "import", "CONFIG", "missing.csv"), 2),
+        (("ingest", "CONFIG", "--alone"), 2),
     ],
 )
 def test_mistakes_have_their_exit_codes(shell: Shell, words: tuple[str, ...], code: int) -> None:

@@ -204,10 +204,12 @@ EdgeDevice(load_device(Path(sys.argv[1])), on_event=tell).run(stays=True)
 def test_a_device_killed_at_the_swap_loses_no_window(place: Path) -> None:
     """Killed when the new base goes live, it comes back and answers every window once."""
     config = place / "device.yaml"
-    config.write_text(config.read_text().replace("block: 5", "block: 5, speed: 60"))
     second = _bundle(place, "2", 2.0)
 
     with _broker(place, "iotcore"), _cloud(place):
+        unpaced = config.read_text()
+        # Rows flow for half a minute, so that the update comes among them on a slow machine.
+        config.write_text(unpaced.replace("block: 5", "block: 5, speed: 12"))
         child = subprocess.Popen(
             [sys.executable, "-c", KILL_AT_SWAP, str(config)], stdout=subprocess.PIPE, text=True
         )
@@ -218,6 +220,7 @@ def test_a_device_killed_at_the_swap_loses_no_window(place: Path) -> None:
         done = _cli("cloud", "publish", str(place / "cloud.yaml"), str(second), "--key", key)
         child.wait(LIMIT_S)
         child.stdout.close()
+        config.write_text(unpaced)
         device = _run(place, drain_s=LIMIT_S)
 
     assert done.returncode == 0, done.stderr
