@@ -1,4 +1,4 @@
-"""The small dense networks of the examples: quantised to int8 TFLite and ONNX, and run.
+"""The small dense networks of the examples: made int8 by the conversion library, and run.
 
 The scripts that train them share this; TensorFlow and the like are imported where they are
 used. The same seed, machine and library versions give the same bytes.
@@ -10,19 +10,23 @@ import contextlib
 import json
 import platform
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from edge_converters.quantise.contracts import Format, Quantiser
 
 __all__ = [
     "Names",
     "Predict",
     "calibration_rows",
     "float_network",
+    "float_tflite",
     "library_versions",
     "save_quantised",
     "write_json",
@@ -56,14 +60,19 @@ def save_quantised(
     Returns:
         ``float``, ``int8_tflite`` and ``int8_onnx``.
     """
-    content, layers = _to_tflite(model, calibration), _dense_layers(model)
+    from edge_converters.quantise.onnx import OnnxQuantiser
+    from edge_converters.quantise.tflite import TFLiteQuantiser
+
+    layers = _dense_layers(model)
+    tflite = _int8(TFLiteQuantiser(float_tflite(model)), calibration)
+    onnx = _int8(OnnxQuantiser(_float_onnx(layers, names)), calibration)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "model_int8.tflite").write_bytes(content)
-    _to_onnx(layers, calibration, out / "model_int8.onnx", names)
+    (out / "model_int8.tflite").write_bytes(tflite)
+    (out / "model_int8.onnx").write_bytes(onnx)
     return {
         "float": _float_predict(layers),
-        "int8_tflite": _tflite_predict(content),
-        "int8_onnx": _onnx_predict(out / "model_int8.onnx"),
+        "int8_tflite": _int8_predict("tflite", tflite),
+        "int8_onnx": _int8_predict("onnx", onnx),
     }
 
 
@@ -107,76 +116,27 @@ def calibration_rows(inputs: np.ndarray, *, extremes: bool) -> np.ndarray:
     return chosen
 
 
-def _to_tflite(model: Any, calibration: np.ndarray) -> bytes:
-    """Quantise a Keras model to full int8: weights, activations, input and output."""
+def _int8(quantiser: Quantiser, calibration: np.ndarray) -> bytes:
+    """Make all of a network integers, in the ranges of the calibration rows."""
+    return quantiser.quantise(quantiser.recipe("int8", quantiser.calibrate(calibration), {}))
+
+
+def _int8_predict(form: Format, content: bytes) -> Predict:
+    """Return a function that asks a file as a device does."""
+    from edge_converters.quantise.answers import answer
+
+    return lambda inputs: answer(form, content, np.asarray(inputs, np.float32))
+
+
+def float_tflite(model: Any) -> bytes:
+    """Convert a Keras model as it is."""
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([row[None]] for row in calibration)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.int8
-    converter.inference_output_type = tf.int8
     with contextlib.redirect_stdout(sys.stderr):  # the converter prints the graph
-        return bytes(converter.convert())
+        return bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
 
 
-def _tflite_predict(content: bytes) -> Predict:
-    """Return a function that runs an int8 TFLite model."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=content, num_threads=1)
-    source, sink = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-
-    def predict(inputs: np.ndarray) -> np.ndarray:
-        scale, zero = source["quantization"]
-        interpreter.resize_tensor_input(source["index"], inputs.shape)
-        interpreter.allocate_tensors()
-        q = np.clip(np.round(inputs / np.float32(scale)) + zero, -128, 127).astype(np.int8)
-        interpreter.set_tensor(source["index"], q)
-        interpreter.invoke()
-        scale, zero = sink["quantization"]
-        answer = interpreter.get_tensor(sink["index"]).astype(np.float32)
-        values: np.ndarray = (answer - zero) * scale
-        return values
-
-    return predict
-
-
-def _to_onnx(layers: Sequence[_Dense], calibration: np.ndarray, path: Path, names: Names) -> None:
-    """Quantise to ONNX with QuantizeLinear/DequantizeLinear pairs and write ``path``.
-
-    Weights are unsigned like the activations: x86 processors without VNNI
-    saturate sums of unsigned by signed products, and would answer differently.
-    """
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """Hands out the calibration rows one by one."""
-
-        def __init__(self) -> None:
-            self._rows: Iterator[np.ndarray] = iter(calibration)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            row = next(self._rows, None)
-            return None if row is None else {names.source: row[None]}
-
-    quantize_static(
-        _float_onnx(layers, names),
-        path,
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QUInt8,
-    )
-
-
-def _float_onnx(layers: Sequence[_Dense], names: Names) -> Any:
+def _float_onnx(layers: Sequence[_Dense], names: Names) -> bytes:
     """Build the float ONNX network from weights: Gemm and Relu, free batch axis."""
     from onnx import TensorProto, checker, helper, numpy_helper
 
@@ -201,21 +161,20 @@ def _float_onnx(layers: Sequence[_Dense], names: Names) -> Any:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
     model.ir_version = IR_VERSION
     checker.check_model(model)
-    return model
-
-
-def _onnx_predict(path: Path) -> Predict:
-    """Return a function that runs an ONNX model with one input."""
-    import onnxruntime as ort
-
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda inputs: session.run(None, {name: inputs})[0]
+    return bytes(model.SerializeToString())
 
 
 def library_versions() -> dict[str, str]:
     """Return the versions that made the artefacts."""
-    names = ("numpy", "tensorflow-cpu", "keras", "ai-edge-litert", "onnx", "onnxruntime")
+    names = (
+        "numpy",
+        "tensorflow-cpu",
+        "keras",
+        "ai-edge-litert",
+        "litert-quantizer",
+        "onnx",
+        "onnxruntime",
+    )
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 

@@ -26,10 +26,11 @@ from edge_cloud.jobs import Jobs
 from edge_cloud.labels import Labels
 from edge_cloud.links import ASK, link_of
 from edge_cloud.poison import Poison
+from edge_cloud.refit.cli import add_refit
 from edge_cloud.registry import Registry
 from edge_cloud.rescore import OnShard, rescore
 from edge_cloud.service import ROLES, CloudService, Role, streams_of
-from edge_cloud.signing import SigningKey, sign_base
+from edge_cloud.signing import SigningKey
 from edge_cloud.store import Store
 from edge_cloud.verbs import Run, VerbParser, Verbs, tell, verb, with_config
 from edge_runtime.bundle import load_bundle
@@ -60,6 +61,7 @@ class Cloud:
             _add_roles,
             _add_rescore,
             _add_publish,
+            add_refit,
             _add_keys,
             _add_labels,
             _add_care,
@@ -356,12 +358,10 @@ def _publish(args: argparse.Namespace) -> int:
         registry.add(load_bundle(path))
     bundle = load_bundle(args.bundle)
     if args.signed is not None:
-        signed = _read_signed(args.signed)
+        entry = registry.add(bundle, _read_signed(args.signed))
     else:
         layer_keys = [] if config.keys is None else [SigningKey.load(config.keys.layer).public]
-        seq = args.seq or 1 + max((e.seq for e in registry.entries(bundle.spec.name)), default=0)
-        signed = sign_base(SigningKey.load(args.key), bundle, layer_keys, seq)
-    entry = registry.add(bundle, signed)
+        entry = registry.release(bundle, SigningKey.load(args.key), layer_keys, seq=args.seq)
     if args.alias:
         registry.set_alias(entry.name, args.alias, entry.digest)
     made = jobs.publish(registry, entry.digest, args.device)

@@ -100,6 +100,11 @@ _MIGRATIONS: tuple[str, ...] = (
         stream TEXT NOT NULL, seq0 INTEGER NOT NULL, n INTEGER NOT NULL, beyond BLOB NOT NULL,
         PRIMARY KEY (device, incarnation, epoch, stream, seq0)) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE refit (
+        base TEXT PRIMARY KEY, before TEXT NOT NULL, report BLOB NOT NULL,
+        made_ns INTEGER NOT NULL) WITHOUT ROWID;
+    """,
 )
 
 VERSION = len(_MIGRATIONS)

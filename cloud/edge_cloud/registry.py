@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from edge_cloud.segments import write_durably
+from edge_cloud.signing import SigningKey, sign_base
 from edge_cloud.store import Store
 from edge_runtime.bundle import Bundle, load_bundle, pack
 from edge_runtime.clock import SystemClock
@@ -86,6 +88,28 @@ class Registry:
         entry = self.entry(bundle.digest)
         assert entry is not None  # noqa: S101 - inserted above
         return entry
+
+    def release(
+        self,
+        bundle: Bundle,
+        key: SigningKey,
+        layer_keys: Sequence[bytes] = (),
+        *,
+        seq: int | None = None,
+    ) -> Entry:
+        """Sign a bundle and keep it.
+
+        Args:
+            bundle: The base.
+            key: A release key.
+            layer_keys: Raw public keys that may sign layers for it.
+            seq: Of the statement; None is one more than the newest of its line.
+
+        Raises:
+            StoreError: The disk or the catalogue refuses.
+        """
+        newest = max((one.seq for one in self.entries(bundle.spec.name)), default=0)
+        return self.add(bundle, sign_base(key, bundle, layer_keys, seq or newest + 1))
 
     def archive(self, digest: str) -> Path:
         """Return where the packed bundle is."""

@@ -90,11 +90,25 @@ def _add_data(group: _Group) -> None:
     add("--prefer", choices=("size", "latency"), default="size", help="what is better (size)")
     add("--explain", metavar="OP", help="show what operators of this name or kind do in int8")
     add("--replay", type=Path, metavar="RECIPE", help="do what recipe.json of a bundle says")
+    add(
+        "--refresh",
+        type=Path,
+        metavar="BUNDLE",
+        help="what devices have of this network: keep its spec, precision and, if they fit, scales",
+    )
 
 
 def _add_wanted(group: _Group) -> None:
     add = group.add_argument
     add("--target", default="desktop", metavar="BOARD", help="what must run it (desktop)")
+    add(
+        "--bench",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RESULT",
+        help="what tune --json printed on that board, or a folder of it; may be repeated",
+    )
     add("--to", metavar="FORMATS", help="tflite, onnx, or both with a comma")
     add(
         "--precision",
@@ -114,7 +128,7 @@ def _add_told(group: _Group) -> None:
     add("--spec", type=Path, metavar="YAML", help="a bundle.yaml whose artefacts are replaced")
     add("--sidecar", type=Path, metavar="JSON", help="of microWakeWord; NAME.json by default")
     add("--name", help="model line; the file's name by default")
-    add("--bundle-version", default="1", metavar="VERSION", help="of the bundle (1)")
+    add("--bundle-version", metavar="VERSION", help="of the bundle (1, or one more than before)")
     add("--labels", metavar="A,B,…", help="names of the outputs, in order")
     add("--rate-hz", type=float, default=1.0, metavar="HZ", help="samples a second (1)")
     add("--shape", metavar="N[,N…]", help="of one window's features, for free axes")
@@ -197,10 +211,12 @@ def _request(args: argparse.Namespace) -> Request:
         "max_drop": args.max_drop,
         "prefer": args.prefer,
         "target": args.target,
+        "bench": args.bench,
         "formats": _listed(args.to),
         "precisions": _listed(args.precision),
         "hop": args.stream,
         "spec": args.spec,
+        "refresh": args.refresh,
         "sidecar": args.sidecar,
         "name": args.name,
         "version": args.bundle_version,

@@ -18,8 +18,11 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from edge_converters.latency import TargetLatency
 from edge_converters.lint import Finding
-from edge_converters.quantise.contracts import Cure
+from edge_converters.operations import Operation
+from edge_converters.quantise.contracts import Recipe as Quantised
+from edge_converters.quantise.refit import Refit
 from edge_converters.report import OperatorRow
 from edge_converters.verdict import Verdict
 
@@ -100,14 +103,17 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         max_drop: How much of it may be lost.
         prefer: What makes one file better than another that keeps the budget.
         target: Board or runtime that must be able to run it.
+        bench: Results of ``edge-runtime tune --json`` on that board, or folders of them.
         formats: What is wanted; empty takes what the model's path gives.
         precisions: What is tried; empty takes what the data allow.
         hop: Samples that a recurrent network is to take in one call, with its state from
             call to call; None leaves it whole.
         spec: A ``bundle.yaml`` whose artefacts are replaced; None derives one.
+        refresh: The bundle that devices have, of the same network with other weights: its
+            spec, format, precision and, where they fit, its scales are kept.
         sidecar: File with what a bare model does not tell; None looks beside it.
         name: Model line; None takes the file's name.
-        version: Of the bundle.
+        version: Of the bundle; None is 1, or one more than the version before.
         labels: Names of the outputs.
         rate_hz: Samples a second, where nothing else says it.
         warm_up: Windows that decide the state of a model whose state cannot be read.
@@ -128,13 +134,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     max_drop: Annotated[float, Meta(ge=0)] = 0.005
     prefer: Literal["size", "latency"] = "size"
     target: str = "desktop"
+    bench: tuple[Path, ...] = ()
     formats: tuple[Format, ...] = ()
     precisions: tuple[Precision, ...] = ()
     hop: Annotated[int, Meta(ge=1)] | None = None
     spec: Path | None = None
+    refresh: Path | None = None
     sidecar: Path | None = None
     name: str | None = None
-    version: str = "1"
+    version: str | None = None
     labels: tuple[str, ...] = ()
     rate_hz: Annotated[float, Meta(gt=0)] = 1.0
     warm_up: Annotated[int, Meta(ge=0)] = 0
@@ -161,7 +169,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         format: Of the file that was chosen.
         precision: Of that file.
         claim: What may be said of it, as in `Choice`.
-        cures: What was done for operators that are not int8, by name.
+        quantised: How the file was made of the float one; None for float itself. A refresh
+            takes the scales from here.
+        refresh_sha256: Of the bundle before; None without one.
         tools: Versions of the packages that decide bytes.
         schema: Version of this file.
     """
@@ -175,7 +185,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     format: Format
     precision: str
     claim: Claim
-    cures: dict[str, Cure] = {}
+    quantised: Quantised | None = None
+    refresh_sha256: str | None = None
     tools: dict[str, str] = {}
     worker: str = ""
     schema: Literal[1] = 1
@@ -281,9 +292,12 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         precision: How it is quantised.
         file: Where it lies.
         size_bytes: Of the file.
-        cures: What was done for operators that are not int8, by name.
+        quantised: How it was made of the float file; None for float itself.
         verified: On every runtime of the target.
         latency: On this machine; None where it was not measured.
+        target: On the target; None where nobody asked for a board.
+        operations: What it computes, in order.
+        asked: Runtimes that were asked whether they know these.
         verdict: What it loses against float; None for float itself, and without data.
         notes: A sentence each.
     """
@@ -292,9 +306,12 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     precision: str
     file: Path
     size_bytes: int
-    cures: dict[str, Cure] = {}
+    quantised: Quantised | None = None
     verified: tuple[Verified, ...] = ()
     latency: Latency | None = None
+    target: TargetLatency | None = None
+    operations: tuple[Operation, ...] = ()
+    asked: tuple[str, ...] = ()
     verdict: Verdict | None = None
     notes: tuple[str, ...] = ()
 
@@ -342,6 +359,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         notes: Of workers and steps, a sentence each.
         seconds: Wall time of it all.
         peak_rss_mb: Largest resident memory of any process, MiB.
+        refit: What became of new weights; None without a bundle before.
     """
 
     bundle: str
@@ -358,3 +376,4 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     seconds: float
     peak_rss_mb: float
+    refit: Refit | None = None

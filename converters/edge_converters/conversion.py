@@ -29,22 +29,26 @@ from edge_converters.contracts import (
 from edge_converters.datasets import Dataset, load_dataset
 from edge_converters.embed import embed, manifest_of
 from edge_converters.formats import recognise
+from edge_converters.latency import load_answers
 from edge_converters.lint import Finding, check_data, refuse
 from edge_converters.paths import route, usual_formats_of
 from edge_converters.quantise.contracts import Samples
+from edge_converters.quantise.refit import Refit, delta_bytes
 from edge_converters.recipes import recipe_of, write_recipe
 from edge_converters.report import OperatorRow
 from edge_converters.stages.asking import ask_model
+from edge_converters.stages.before import Before, completed, load_before
 from edge_converters.stages.cell import check_cell, cut
 from edge_converters.stages.choose import choose
 from edge_converters.stages.describe import Described, describe
+from edge_converters.stages.examine import examined, on_target
 from edge_converters.stages.float_file import FloatFile
 from edge_converters.stages.judge import halves
 from edge_converters.stages.judge import judged as judge_all
 from edge_converters.stages.load import load, stem_of
 from edge_converters.stages.normalise import draw, gate, normalise_onnx
 from edge_converters.stages.prove import proven, write
-from edge_converters.stages.quantise import quantised
+from edge_converters.stages.quantise import Made, quantised, requantised
 from edge_converters.stages.verify import verified
 from edge_converters.stages.windows import (
     drawn_windows,
@@ -85,7 +89,7 @@ def convert(request: Request, tell: Tell = lambda *_: None) -> Outcome:
     start = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="edge-convert-") as folder:
-            outcome, bundle = _Conversion(request, Path(folder), tell).run()
+            outcome, bundle = _conversion(request, Path(folder), tell).run()
             write(bundle, request.output)
     except OSError as error:
         if isinstance(error, EdgeError):
@@ -95,11 +99,18 @@ def convert(request: Request, tell: Tell = lambda *_: None) -> Outcome:
     return msgspec.structs.replace(outcome, seconds=time.monotonic() - start)
 
 
+def _conversion(request: Request, folder: Path, tell: Tell) -> _Conversion:
+    before = None if request.refresh is None else load_before(request.refresh)
+    return _Conversion(request, before, folder, tell)
+
+
 class _Conversion:
     """What the stages of one conversion share."""
 
-    def __init__(self, request: Request, folder: Path, tell: Tell) -> None:
-        self._request, self._folder, self._tell = request, folder, tell
+    def __init__(self, asked: Request, before: Before | None, folder: Path, tell: Tell) -> None:
+        self._asked, self._before, self._folder, self._tell = asked, before, folder, tell
+        self._request = asked if before is None else completed(asked, before, folder)
+        self._refit: Refit | None = None
         self._notes: list[str] = []
         self._operators: list[OperatorRow] = []
         self._findings: list[Finding] = []
@@ -108,17 +119,19 @@ class _Conversion:
         request = self._request
         kind = recognise(request.model)
         target = target_of(request.target)
+        answers = load_answers(request.bench, target.name)
         forms = _forms(request, kind)
         calib, judged = _datasets(request)
         floats = [self._float(kind, form, calib or judged) for form in forms]
         # Nothing is fitted to a cell: it stays float.
         fitted = (calib, judged) if request.hop is None else (None, None)
         candidates = [one for float_ in floats for one in self._candidates(float_, *fitted, target)]
+        candidates = on_target(self._examined(candidates), answers, target)
         choice = choose(candidates, request, kind, target)
         chosen = _chosen(choice, candidates)
         float_ = next(one for one in floats if one.form == chosen.format)
         self._tell("prove", chosen.file.name, 0.9)
-        recipe = recipe_of(request, chosen, choice.verdict, float_.origin)
+        recipe = recipe_of(self._asked, chosen, choice.verdict, float_.origin)
         bundle = self._bundle(float_, chosen, recipe, judged or calib)
         return self._outcome(kind, target, choice, floats, candidates, recipe, bundle), bundle
 
@@ -137,7 +150,7 @@ class _Conversion:
             steps = ()
         elif form == "onnx":
             self._tell("normalise", loaded.file.name, 0.3)
-            asked = self._asked(loaded, dataset)
+            asked = self._probed(loaded, dataset)
             steps = (*steps, *self._normalised(loaded.file, asked))
         file = steps[-1].file if steps else loaded.file
         self._tell("describe", file.name, 0.4)
@@ -170,7 +183,7 @@ class _Conversion:
         np.save(file, golden_windows_of(dataset.inputs))
         return file
 
-    def _asked(self, loaded: Loaded, dataset: Dataset | None) -> Path:
+    def _probed(self, loaded: Loaded, dataset: Dataset | None) -> Path:
         """Return the windows that every step of an ONNX file is asked; of a cell, sequences."""
         if loaded.inputs is not None:
             return loaded.inputs
@@ -211,14 +224,38 @@ class _Conversion:
         searched, samples = halves(float_, calib, judged, self._request)
         self._look_at(float_, calib, samples)
         self._tell("quantise", float_.file.name, 0.5)
-        made = quantised(float_, calib, searched, self._request)
+        made = self._quantised(float_, calib, searched)
         self._notes += made.notes
         self._operators += made.operators
         finished = [self._finished(one, float_, target) for one in (*tried, *made.candidates)]
+        self._compare_deltas(made, finished[-1], float_)
         if samples is None or not made.candidates:
             return finished
         self._tell("judge", f"{len(samples)} windows", 0.8)
         return judge_all(finished, float_, samples, self._request)
+
+    def _quantised(
+        self,
+        float_: FloatFile,
+        calib: Dataset | None,
+        searched: tuple[np.ndarray, np.ndarray | None] | None,
+    ) -> Made:
+        if self._before is None or calib is None:
+            return quantised(float_, calib, searched, self._request)
+        return requantised(float_, calib, self._before, self._request)
+
+    def _compare_deltas(self, made: Made, chosen: Candidate, float_: FloatFile) -> None:
+        """Say what a refresh sends, and what it would send with the other scales."""
+        if self._before is None or made.refit is None or made.other is None:
+            return
+        other = _stamped(made.other, float_.described.spec)
+        old = self._before.model
+        sizes = [delta_bytes(old, one.file.read_bytes()) for one in (chosen, other)]
+        kept, anew = sizes if made.refit.keeps_scales else reversed(sizes)
+        self._refit = msgspec.structs.replace(
+            made.refit, kept_delta_bytes=kept, anew_delta_bytes=anew
+        )
+        self._notes.append(str(self._refit))
 
     def _look_at(self, float_: FloatFile, calib: Dataset | None, samples: Samples | None) -> None:
         """Refuse data that would spoil the ranges, and note what is odd about them."""
@@ -238,6 +275,15 @@ class _Conversion:
         if not _is_as_is(self._request):
             one = _stamped(one, float_.described.spec)
         return verified(one, float_.inputs, float_.answers, self._request, target)
+
+    def _examined(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Look at operators; a file that cannot be looked at has been proven all the same."""
+        self._tell("examine", f"{len(candidates)} files", 0.85)
+        try:
+            return examined(candidates, self._request)
+        except EdgeError as error:
+            self._notes.append(f"operators could not be counted: {error.what}")
+            return candidates
 
     def _bundle(
         self, float_: FloatFile, chosen: Candidate, recipe: Recipe, dataset: Dataset | None
@@ -290,6 +336,7 @@ class _Conversion:
             notes=(*dict.fromkeys(text for one in described for text in one.notes), *self._notes),
             seconds=0.0,
             peak_rss_mb=_peak_rss_mb(),
+            refit=self._refit,
         )
 
 
@@ -323,7 +370,8 @@ def _as_chosen(row: OperatorRow, choice: Choice, candidates: Sequence[Candidate]
         "mixed": "int8",
         "dynamic": "weights",
     }
-    cures = _chosen(choice, candidates).cures
+    made = _chosen(choice, candidates).quantised
+    cures = made.cures if made is not None else {}
     state = cures.get(row.name) or usual.get(choice.precision, "float")
     return msgspec.structs.replace(row, state=state)
 

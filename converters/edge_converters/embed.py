@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from edge_converters.contracts import Format
+from edge_converters.tflite_file import read_file, write_file
 from edge_runtime.spec import ModelSpec, as_builtins
 
 __all__ = ["KEY", "embed", "manifest_of", "read_manifest"]
@@ -37,7 +38,7 @@ def read_manifest(model: bytes, form: Format) -> bytes | None:
         proto = onnx.load_from_string(model)
         found = [one.value.encode() for one in proto.metadata_props if one.key == KEY]
         return found[0] if found else None
-    parsed = _parsed(model)
+    parsed = read_file(model)
     entry = _entry(parsed)
     return bytes(parsed.buffers[entry.buffer].data) if entry is not None else None
 
@@ -54,10 +55,9 @@ def _into_onnx(model: bytes, manifest: bytes) -> bytes:
 
 
 def _into_tflite(model: bytes, manifest: bytes) -> bytes:
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    parsed = _parsed(model)
+    parsed = read_file(model)
     entry = _entry(parsed)
     if entry is None:
         entry = schema.MetadataT()
@@ -65,15 +65,7 @@ def _into_tflite(model: bytes, manifest: bytes) -> bytes:
         parsed.buffers.append(schema.BufferT())
         parsed.metadata = [*(parsed.metadata or []), entry]
     parsed.buffers[entry.buffer].data = list(manifest)
-    builder = flatbuffers.Builder(len(model))
-    builder.Finish(parsed.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def _parsed(model: bytes) -> Any:
-    from ai_edge_litert import schema_py_generated as schema
-
-    return schema.ModelT.InitFromPackedBuf(model, 0)
+    return write_file(parsed)
 
 
 def _entry(parsed: Any) -> Any:

@@ -12,12 +12,19 @@ from edge_converters.datasets import sha256_of
 from edge_runtime.errors import ConfigError
 from edge_runtime.version import __version__
 
-__all__ = ["check_origin", "load_recipe", "recipe_of", "replayed", "write_recipe"]
+__all__ = [
+    "check_origin",
+    "decode_recipe",
+    "load_recipe",
+    "recipe_of",
+    "replayed",
+    "write_recipe",
+]
 
 _TOOLS = ("numpy", "onnx", "onnxruntime", "onnxslim", "ai-edge-litert", "litert-quantizer")
 # Places on this machine, and what decides no byte.
 _LOCAL = (
-    *("model", "output", "calib", "eval", "spec", "sidecar"),
+    *("model", "output", "calib", "eval", "spec", "refresh", "sidecar", "bench"),
     *("limits", "is_trusted", "chosen", "origin"),
 )
 
@@ -36,7 +43,8 @@ def recipe_of(request: Request, chosen: Candidate, claim: Claim, origin: Origin)
         format=chosen.format,
         precision=chosen.precision,
         claim=claim,
-        cures=chosen.cures,
+        quantised=chosen.quantised,
+        refresh_sha256=sha256_of(request.refresh),
         tools=tools(),
         worker=origin.worker,
     )
@@ -65,14 +73,30 @@ def load_recipe(path: Path) -> Recipe:
         ConfigError: It cannot be read.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Recipe)
-    except (OSError, msgspec.DecodeError) as error:
-        raise ConfigError(
-            f"is no recipe: {error}",
-            where=str(path),
-            expected="recipe.json of a bundle that edge-runtime convert made",
-            remedy="Take the file from inside the bundle.",
-        ) from error
+        return decode_recipe(path.read_bytes(), str(path))
+    except OSError as error:
+        raise _no_recipe(str(path), error) from error
+
+
+def decode_recipe(content: bytes, where: str) -> Recipe:
+    """Read the bytes of a recipe.
+
+    Raises:
+        ConfigError: They are none.
+    """
+    try:
+        return msgspec.json.decode(content, type=Recipe)
+    except msgspec.DecodeError as error:
+        raise _no_recipe(where, error) from error
+
+
+def _no_recipe(where: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"is no recipe: {error}",
+        where=where,
+        expected="recipe.json of a bundle that edge-runtime convert made",
+        remedy="Take the file from inside the bundle.",
+    )
 
 
 def replayed(recipe: Recipe, here: Request) -> Request:
@@ -92,6 +116,7 @@ def replayed(recipe: Recipe, here: Request) -> Request:
         ("--calib", recipe.calib_sha256, here.calib),
         ("--eval", recipe.eval_sha256, here.eval),
         ("--spec", recipe.spec_sha256, here.spec),
+        ("--refresh", recipe.refresh_sha256, here.refresh),
         ("--sidecar", recipe.sidecar_sha256, here.sidecar),
     ):
         _check_same(what, expected, sha256_of(path), str(path))

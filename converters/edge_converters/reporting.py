@@ -13,6 +13,7 @@ from edge_converters.report import (
     ModelCard,
     ParityRow,
     Report,
+    coverage_rows,
     encode_report,
     markdown_of,
     page_of,
@@ -36,6 +37,8 @@ def report_of(outcome: Outcome) -> Report:
         candidates=tuple(_candidate(one, outcome) for one in outcome.candidates),
         parity=tuple(_parity(one, seen) for one in outcome.candidates for seen in one.verified),
         operators=outcome.operators,
+        coverage=coverage_rows(chosen.operations, outcome.operators),
+        runtimes=chosen.asked,
         memory=_memory(chosen, outcome),
         findings=outcome.findings,
         provenance=_provenance(outcome),
@@ -89,12 +92,20 @@ def _candidate(one: Candidate, outcome: Outcome) -> CandidateRow:
         size_bytes=one.size_bytes,
         p50_us=one.latency.p50_us if one.latency else None,
         p95_us=one.latency.p95_us if one.latency else None,
-        value=one.verdict.value if one.verdict else None,
+        target=one.target,
+        value=one.verdict.value if one.verdict else _value_before(one, outcome),
         verdict=one.verdict,
         snr_db=parity.snr_db if parity else None,
         is_chosen=_is_chosen(one, outcome),
         note="; ".join(one.notes),
     )
+
+
+def _value_before(one: Candidate, outcome: Outcome) -> float | None:
+    """Return the metric of the file that the others of its format are compared with."""
+    alike = [each for each in outcome.candidates if each.format == one.format]
+    told = next((each.verdict for each in alike if each.verdict is not None), None)
+    return told.float_value if told is not None and one is alike[0] else None
 
 
 def _parity(one: Candidate, seen: Verified) -> ParityRow:

@@ -67,6 +67,7 @@ def _parity(parity: Parity) -> str:
 
 def _candidate(one: Candidate) -> list[str]:
     time = f", {one.latency.p50_us:.1f} µs here" if one.latency else ""
+    on_target = [f"  on the target: {one.target}"] if one.target else []
     head = f"{one.precision} {one.format}: {one.size_bytes} bytes{time}"
     seen = [
         f"  on {seen.runtime}: " + (seen.reason or (_parity(seen.parity) if seen.parity else "ok"))
@@ -74,4 +75,4 @@ def _candidate(one: Candidate) -> list[str]:
     ]
     if one.verdict is not None:
         seen.append(f"  {one.verdict}")
-    return [head, *seen, *(f"  {text}" for text in one.notes)]
+    return [head, *on_target, *seen, *(f"  {text}" for text in one.notes)]

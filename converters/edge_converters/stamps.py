@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from edge_runtime.errors import ModelError
+from edge_converters.tflite_file import read_file, write_file
 
 __all__ = ["Stamp", "restamp"]
 
@@ -59,27 +59,9 @@ def restamp(model: bytes) -> tuple[bytes, tuple[Stamp, ...]]:
     Raises:
         ModelError: The bytes are no TFLite file.
     """
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    parsed = _parsed(schema, model)
+    parsed = read_file(model)
     stamps = _corrected(parsed)
-    if not stamps:
-        return model, ()
-    builder = flatbuffers.Builder(len(model))
-    builder.Finish(parsed.Pack(builder), b"TFL3")
-    return bytes(builder.Output()), stamps
-
-
-def _parsed(schema: Any, model: bytes) -> Any:
-    try:
-        return schema.ModelT.InitFromPackedBuf(model, 0)
-    except Exception as error:
-        raise ModelError(
-            f"the file cannot be read: {error}",
-            expected="a complete TFLite model",
-            remedy="Compare the file's digest with its origin's; convert the model again.",
-        ) from error
+    return (write_file(parsed), stamps) if stamps else (model, ())
 
 
 def _corrected(model: Any) -> tuple[Stamp, ...]:

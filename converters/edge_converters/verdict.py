@@ -20,7 +20,7 @@ from edge_converters.metrics import (
     value_of,
 )
 from edge_converters.quantise.contracts import Budget, MetricName, Samples
-from edge_runtime.thresholds.statistics import share_bounds
+from edge_runtime.intervals import share_bounds
 
 __all__ = [
     "Choice",

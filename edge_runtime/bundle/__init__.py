@@ -13,6 +13,7 @@ from edge_runtime.bundle.bundle import (
 )
 from edge_runtime.bundle.golden import Golden, read_golden, write_golden
 from edge_runtime.bundle.save import save_bundle
+from edge_runtime.bundle.versions import next_version
 
 __all__ = [
     "ArchiveLimits",
@@ -22,6 +23,7 @@ __all__ = [
     "assemble",
     "digest_of",
     "load_bundle",
+    "next_version",
     "pack",
     "read_archive",
     "read_arrays",

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from edge_runtime.backends import open_session
-from edge_runtime.bundle import Bundle, load_bundle
+from edge_runtime.bundle import Bundle, load_bundle, next_version
 from edge_runtime.cli.limits import limit_text
 from edge_runtime.cli.progress import Steps
 from edge_runtime.cli.table import table
@@ -29,7 +29,6 @@ from edge_runtime.thresholds import (
     Rows,
     Target,
     fitted_temperature,
-    next_version,
     rate_bounds,
     score_recordings,
     search,

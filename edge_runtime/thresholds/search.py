@@ -11,12 +11,12 @@ import msgspec
 import numpy as np
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.intervals import highest_rate
 from edge_runtime.pipeline.smooth import smoother_of
 from edge_runtime.spec import Limit, ModelSpec, Reject, Smoothing
 from edge_runtime.thresholds.calibrate import reject_band
 from edge_runtime.thresholds.outcome import Outcome, Track, outcome_of, track_of
 from edge_runtime.thresholds.recordings import Recording
-from edge_runtime.thresholds.statistics import highest_rate
 
 __all__ = ["Choices", "Found", "OnStep", "Point", "Target", "Verdict", "search"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from pathlib import Path
 
@@ -17,21 +16,12 @@ from edge_runtime.spec import ModelSpec
 from edge_runtime.update.admission import admit
 from edge_runtime.update.proof import golden_windows
 
-__all__ = ["REPORT", "next_version", "write_operating_point"]
+__all__ = ["REPORT", "write_operating_point"]
 
 REPORT = "operating-point.json"
 """File of the bundle that tells how its operating point was found."""
 
 _MANIFEST = "bundle.yaml"
-
-
-def next_version(version: str) -> str:
-    """Return a version with its last number one higher, such as 1.0.1 for 1.0.0."""
-    match = re.fullmatch(r"(.*?)([0-9]+)([^0-9]*)", version)
-    if match is None:
-        return f"{version}.1"
-    head, number, tail = match.groups()
-    return f"{head}{int(number) + 1}{tail}"
 
 
 def write_operating_point(folder: Path, bundle: Bundle, spec: ModelSpec, report: bytes) -> Bundle:

@@ -50,6 +50,7 @@ class Row(msgspec.Struct, frozen=True):
         failure: Why it could not be measured; empty if it could.
         remedy: What to do about that.
         median_us: Time of one window through the pipeline.
+        engine_us: Time of the model's call alone, without features.
         p99_us: The time that 99 of 100 windows stay below.
         cpu_us: Processor time of one window, all threads together.
         rss_mb: Memory that runtime and model added, MiB.
@@ -64,6 +65,7 @@ class Row(msgspec.Struct, frozen=True):
     failure: str = ""
     remedy: str = ""
     median_us: float = 0.0
+    engine_us: float = 0.0
     p99_us: float = 0.0
     cpu_us: float = 0.0
     rss_mb: float = 0.0
@@ -112,6 +114,8 @@ class Tuning(msgspec.Struct, frozen=True):
         bundle: Digest of the bundle.
         ref: Its name and version.
         machine: Where it ran.
+        board: Kind of machine, as in ``device init --board``.
+        files: SHA-256 of each model file that was measured, by name.
         goal: What the choice is best for.
         rows: Every candidate, in the order they were tried.
         chosen: Which row is best; None if no candidate may be chosen.
@@ -123,6 +127,8 @@ class Tuning(msgspec.Struct, frozen=True):
     bundle: str
     ref: str
     machine: Machine
+    board: str
+    files: dict[str, str]
     goal: Goal
     rows: tuple[Row, ...]
     chosen: int | None

@@ -6,6 +6,7 @@ native crash, a hang or a leak of one is a row in the table and nothing more.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import os
@@ -22,7 +23,8 @@ from typing import IO, Self, cast
 import msgspec
 import numpy as np
 
-from edge_runtime.bundle import load_bundle
+from edge_runtime.boards import board_here
+from edge_runtime.bundle import Bundle, load_bundle
 from edge_runtime.child import child_command, child_environment
 from edge_runtime.machine import Machine, cores
 from edge_runtime.profiles import Goal
@@ -41,7 +43,7 @@ BLOCKS = (8, 32, 128, 512, 2048)
 
 _MICRO_BATCH = 32
 _LEAST_BLOCK_GAIN = 1.3
-_WINDOW_S, _BLOCK_S = 0.01, 0.005
+_WINDOW_S, _ENGINE_S, _BLOCK_S = 0.01, 0.005, 0.005
 # The rest of the time is for the last round to end, and for the children.
 _SHARE = 0.9
 _WINDOWS_SHARE = 0.6
@@ -94,6 +96,8 @@ def tune(
         bundle=bundle.digest,
         ref=bundle.ref,
         machine=Machine.here(),
+        board=board_here().name,
+        files=_digests(bundle, rows),
         goal=goal,
         rows=rows,
         chosen=rows.index(best[0]) if best else None,
@@ -101,6 +105,11 @@ def tune(
         absent=tuple(dict.fromkeys(absent)),
         seconds=time.monotonic() - start_s,
     )
+
+
+def _digests(bundle: Bundle, rows: Sequence[Row]) -> dict[str, str]:
+    names = sorted({row.candidate.artefact for row in rows})
+    return {name: hashlib.sha256(bundle.files[name]).hexdigest() for name in names}
 
 
 class _Crew:
@@ -136,6 +145,7 @@ class _Crew:
             for one in crew:
                 self._tell("one window", one)
                 one.take(Ask("window", 1, _WINDOW_S))
+                one.take(Ask("engine", 1, _ENGINE_S))
         for crew in self._rounds(0.0):
             for one in crew:
                 self._tell("blocks", one)
@@ -244,6 +254,7 @@ class _Runner:
         return Row(
             self.candidate,
             median_us=statistics.median(windows),
+            engine_us=self._median_us("engine", 1),
             p99_us=float(np.percentile(windows, 99)),
             cpu_us=statistics.median(self._cpu_us),
             rss_mb=self._opened.rss_mb,

@@ -235,7 +235,7 @@ def _dense(builder: Any, layer: Layer, number: int, last: int) -> int:
 def networks() -> SimpleNamespace:
     """Give what makes networks."""
     return SimpleNamespace(
-        Network=Network, Task=Task, outlying=outlying, train=train, unscaled=unscaled
+        Layer=Layer, Network=Network, Task=Task, outlying=outlying, train=train, unscaled=unscaled
     )
 
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
 
 from edge_converters import Outcome, Request, convert
+from edge_converters.operations import known
+from edge_converters.operations.probe import MISSING, graph_of
 from edge_converters.quantise.tflite import TFLiteQuantiser
 from edge_runtime.backends import load_session
 from edge_runtime.bundle import load_bundle
@@ -381,3 +384,39 @@ def test_a_float_file_is_proven_on_both_runtimes(tmp_path: Path, dynamic: Path) 
     assert runtimes[0].startswith("litert ")
     assert runtimes[1] == "tflite-runtime 2.14.0"
     assert load_session(None, "tflite", load_bundle(tmp_path / "b").files["model.tflite"])
+
+
+PROBES = """
+import json, pathlib
+from tflite_runtime.interpreter import Interpreter
+known = {}
+for path in pathlib.Path().glob("*.tflite"):
+    try:
+        Interpreter(model_content=path.read_bytes())
+        known[path.stem] = True
+    except (RuntimeError, ValueError) as error:
+        known[path.stem] = not any(one in str(error) for one in MISSING)
+pathlib.Path("known.json").write_text(json.dumps(known))
+"""
+
+
+def test_the_table_of_the_old_runtime_is_what_it_answers(tmp_path: Path, made_in: MadeIn) -> None:
+    """For every operator the newest version in the table is known there, and the next is not."""
+    table = {
+        kind: version
+        for kind, version in msgspec.json.decode(known.TABLE.read_bytes()).items()
+        if not kind.startswith("CUSTOM ")
+    }
+    for kind, version in table.items():
+        for one in (version, version + 1):
+            (tmp_path / f"{kind}-{one}.tflite").write_bytes(graph_of(kind, one))
+
+    made_in("verify-legacy", PROBES.replace("MISSING", repr(MISSING)), tmp_path)
+
+    answers = msgspec.json.decode((tmp_path / "known.json").read_bytes())
+    assert len(table) > 150
+    assert answers == {
+        f"{kind}-{one}": one == version
+        for kind, version in table.items()
+        for one in (version, version + 1)
+    }

@@ -163,8 +163,9 @@ class Recipe(msgspec.Struct, frozen=True):
         scales: Weights' scales that are given instead of computed, by tensor; a
             ``refresh`` takes them from the recipe before, so that deltas stay small.
         per_channel: Whether weights have a scale for each output channel.
-        activations: Integers of ONNX activations. On x86 ``uint8`` is quicker, but the
-            sums of processors without VNNI saturate; TFLite has ``int8`` alone.
+        integers: Of ONNX activations and the weights they meet. The sums of signed
+            weights saturate on x86 processors without VNNI, and answers are garbage there;
+            TFLite has ``int8`` alone, whose kernels do not.
         schema: Version of this struct.
     """
 
@@ -176,7 +177,7 @@ class Recipe(msgspec.Struct, frozen=True):
     factors: dict[str, tuple[float, ...]] = {}
     scales: dict[str, Scale] = {}
     per_channel: bool = True
-    activations: Literal["int8", "uint8"] = "int8"
+    integers: Literal["int8", "uint8"] = "uint8"
     schema: int = 1
 
 

@@ -41,6 +41,7 @@ __all__ = ["OnnxQuantiser"]
 
 _BLOCK_WINDOWS = 32
 _LARGEST = 127
+_MIDDLE = 128
 _FLOAT = onnx.TensorProto.FLOAT
 
 
@@ -187,13 +188,13 @@ class OnnxQuantiser:
             False,
             QuantizationMode.IntegerOps,
             False,
-            QuantType.QInt8,
+            _type_of(recipe),
             QuantType.QUInt8,
             None,
             [],
             sorted(self._excluded(recipe)),
             ["MatMul"],
-            {"MatMulConstBOnly": True},
+            {"MatMulConstBOnly": True, "WeightSymmetric": True},
         )
         quantizer.quantize_model()
         model = quantizer.model.model
@@ -273,7 +274,7 @@ class OnnxQuantiser:
 
 def _with_qdq(model: onnx.ModelProto, recipe: Recipe, excluded: list[str]) -> onnx.ModelProto:
     """Let ONNX Runtime's tools put QuantizeLinear and DequantizeLinear around the rest."""
-    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization import CalibrationMethod
     from onnxruntime.quantization.calibrate import TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
@@ -285,13 +286,13 @@ def _with_qdq(model: onnx.ModelProto, recipe: Recipe, excluded: list[str]) -> on
         model,
         recipe.per_channel,
         False,
-        QuantType.QInt8,
-        QuantType.QInt8 if recipe.activations == "int8" else QuantType.QUInt8,
+        _type_of(recipe),
+        _type_of(recipe),
         TensorsData(CalibrationMethod.MinMax, ranges),
         [],
         excluded,
         sorted(_quantisable()),
-        {"TensorQuantOverrides": _overrides(recipe.scales)},
+        {"TensorQuantOverrides": _overrides(model, recipe), "WeightSymmetric": True},
     )
     quantizer.quantize_model()
     return quantizer.model.model
@@ -303,13 +304,40 @@ def _quantisable() -> frozenset[str]:
     return frozenset({*QDQRegistry, *QLinearOpsRegistry})
 
 
-def _overrides(scales: Mapping[str, Scale]) -> dict[str, list[dict[str, Any]]]:
-    return {name: list(_override(scale)) for name, scale in scales.items()}
+def _type_of(recipe: Recipe) -> Any:
+    from onnxruntime.quantization import QuantType
+
+    return QuantType.QInt8 if recipe.integers == "int8" else QuantType.QUInt8
 
 
-def _override(given: Scale) -> Iterator[dict[str, Any]]:
+def _overrides(model: onnx.ModelProto, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
+    dtype = np.int8 if recipe.integers == "int8" else np.uint8
+    scales = dict(_weight_scales(model, recipe)) | recipe.scales
+    return {name: list(_override(scale, dtype)) for name, scale in scales.items()}
+
+
+def _weight_scales(model: onnx.ModelProto, recipe: Recipe) -> Iterator[tuple[str, Scale]]:
+    """Yield the scales of weights: 127 steps to either side of the zero point, as in TFLite.
+
+    ONNX Runtime's own for unsigned integers clip the largest weight by half a step.
+    """
+    constants = constants_of(model)
+    zero_point = 0 if recipe.integers == "int8" else _MIDDLE
+    for node in model.graph.node:
+        axis = weight_axis(node)
+        if axis is None or node.input[1] not in constants:
+            continue
+        weights = constants[node.input[1]]
+        if weights.ndim <= axis:
+            continue
+        axis = axis if recipe.per_channel else None
+        scale = _weight_scale(weights, axis).astype(float)
+        yield node.input[1], Scale(tuple(scale.tolist()), (zero_point,) * len(scale), axis)
+
+
+def _override(given: Scale, dtype: type[np.integer[Any]]) -> Iterator[dict[str, Any]]:
     for scale, zero_point in zip(given.scale, given.zero_point, strict=True):
-        one = {"scale": np.float32(scale), "zero_point": np.int8(zero_point)}
+        one = {"scale": np.float32(scale), "zero_point": dtype(zero_point)}
         yield one if given.axis is None else one | {"axis": given.axis}
 
 

@@ -8,7 +8,9 @@ from typing import Literal
 
 import msgspec
 
+from edge_converters.latency import TargetLatency
 from edge_converters.lint import Finding
+from edge_converters.operations import Operation, count_macs
 from edge_converters.quantise.contracts import (
     Calibration,
     Cure,
@@ -24,12 +26,12 @@ from edge_runtime.errors import BundleError
 __all__ = [
     "CandidateRow",
     "CoverageRow",
-    "LatencyEstimate",
     "MemoryRow",
     "ModelCard",
     "OperatorRow",
     "ParityRow",
     "Report",
+    "coverage_rows",
     "decode_report",
     "encode_report",
     "operator_rows",
@@ -49,6 +51,7 @@ class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
         size_bytes: Of the file.
         p50_us: Median time of one window on this machine, µs; None where not measured.
         p95_us: Time that 95 of 100 windows do not exceed, µs.
+        target: Time on the target; None where nobody asked for a board.
         value: The metric; None where it was not measured.
         verdict: Against float; None for float itself, and without evaluation data.
         snr_db: Output against float; None where it is the same.
@@ -62,6 +65,7 @@ class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     p50_us: float | None = None
     p95_us: float | None = None
+    target: TargetLatency | None = None
     value: float | None = None
     verdict: Verdict | None = None
     snr_db: float | None = None
@@ -136,20 +140,33 @@ class OperatorRow(msgspec.Struct, frozen=True, kw_only=True):
     histogram: tuple[int, ...] = ()
 
 
-class CoverageRow(msgspec.Struct, frozen=True):
-    """How many operators one version of a runtime knows.
+class CoverageRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Operators of one kind, version and precision in the chosen file.
 
     Attributes:
-        runtime: Such as ``tflite-runtime 2.14.0``.
-        operators: In the chosen file.
-        known: Of these.
-        missing: Kinds and versions that it does not know.
+        kind: Operator type.
+        version: In TFLite the operator's own, in ONNX that of its operator set.
+        precision: What they compute with.
+        count: How many there are.
+        macs: Multiply-accumulates of all of them for one window; None where not known.
+        lacking: Runtimes that do not know them, of `Report.runtimes`.
+        delegated: How many XNNPACK takes over; None where nobody asked.
+        alone_db: Lowest SNR of the model's output with one of them alone in int8; None
+            where nobody tried.
+        minimum: Smallest value of their outputs in the calibration; None without one.
+        maximum: Largest value.
     """
 
-    runtime: str
-    operators: int
-    known: int
-    missing: tuple[str, ...] = ()
+    kind: str
+    version: int
+    precision: str
+    count: int
+    macs: int | None = 0
+    lacking: tuple[str, ...] = ()
+    delegated: int | None = None
+    alone_db: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
 
 
 class MemoryRow(msgspec.Struct, frozen=True):
@@ -158,27 +175,6 @@ class MemoryRow(msgspec.Struct, frozen=True):
     what: str
     size_bytes: int
     how: Literal["measured", "estimated"]
-
-
-class LatencyEstimate(msgspec.Struct, frozen=True):
-    """Time of one window on a target.
-
-    Attributes:
-        target: Name of the board.
-        p50_us: Median, µs.
-        boards: How many boards have answered; 0 makes it a guess from this machine.
-        error_us: Spread of what they answered; None below two.
-    """
-
-    target: str
-    p50_us: float
-    boards: int = 0
-    error_us: float | None = None
-
-    def __str__(self) -> str:
-        spread = "" if self.error_us is None else f" ± {self.error_us:.3g}"
-        how = f"measured on {self.boards} boards" if self.boards else "estimate, no board answered"
-        return f"{self.target}: {self.p50_us:.4g}{spread} µs ({how})"
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,9 +200,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         candidates: Every file that was made.
         parity: Every file on every runtime it was tried on.
         operators: Of the model; empty where nothing was quantised.
-        coverage: Of the chosen file.
+        coverage: Operators of the chosen file.
+        runtimes: Which were asked whether they know these.
         memory: Of the chosen file.
-        estimates: Of its latency elsewhere.
         findings: What is wrong with the data.
         provenance: Digests of model, data and recipe, and versions of tools, by name.
         card: For people.
@@ -222,8 +218,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     parity: tuple[ParityRow, ...] = ()
     operators: tuple[OperatorRow, ...] = ()
     coverage: tuple[CoverageRow, ...] = ()
+    runtimes: tuple[str, ...] = ()
     memory: tuple[MemoryRow, ...] = ()
-    estimates: tuple[LatencyEstimate, ...] = ()
     findings: tuple[Finding, ...] = ()
     provenance: dict[str, str] = {}
     card: ModelCard = ModelCard()
@@ -283,6 +279,41 @@ def _row(
         minimum=seen.minimum if seen else None,
         maximum=seen.maximum if seen else None,
         histogram=seen.histogram if seen else (),
+    )
+
+
+def coverage_rows(
+    operations: Sequence[Operation], operators: Sequence[OperatorRow]
+) -> tuple[CoverageRow, ...]:
+    """Count the operators of a file by kind, version and precision, dearest first.
+
+    Args:
+        operations: Of the file.
+        operators: What the search found out about the same model, as they are in the file.
+    """
+    groups: dict[tuple[str, int, str], list[Operation]] = {}
+    for one in operations:
+        groups.setdefault((one.kind, one.version, one.precision), []).append(one)
+    rows = [_coverage(group, operators) for group in groups.values()]
+    return tuple(sorted(rows, key=lambda one: (-(one.macs or 0), -one.count, one.kind)))
+
+
+def _coverage(group: Sequence[Operation], operators: Sequence[OperatorRow]) -> CoverageRow:
+    first = group[0]
+    state = {"int8": "int8", "int8 weights": "weights"}.get(first.precision, "float")
+    alike = [one for one in operators if one.kind == first.kind and one.state == state]
+    taken = [one.is_delegated for one in group if one.is_delegated is not None]
+    return CoverageRow(
+        kind=first.kind,
+        version=first.version,
+        precision=first.precision,
+        count=len(group),
+        macs=count_macs(group),
+        lacking=tuple(dict.fromkeys(name for one in group for name in one.lacking)),
+        delegated=sum(taken) if taken else None,
+        alone_db=min((one.alone_db for one in alike if one.alone_db is not None), default=None),
+        minimum=min((one.minimum for one in alike if one.minimum is not None), default=None),
+        maximum=max((one.maximum for one in alike if one.maximum is not None), default=None),
     )
 
 

@@ -15,6 +15,8 @@ from edge_converters.report.words import (
     operator_table,
     parity_table,
     provenance_table,
+    target_table,
+    target_title,
 )
 
 __all__ = ["markdown_of"]
@@ -29,12 +31,12 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"# {_cell(report.title)}"
     yield f"\n**{LOUD[report.outcome]}**: {_cell(report.sentence)}"
     yield from _section("Files", candidate_table(report))
+    yield from _section(target_title(report), target_table(report))
     yield from _list("Data", [str(one) for one in report.findings])
     yield from _section("Parity", parity_table(report.parity))
     yield from _section("Operators", operator_table(report.operators))
-    yield from _section("Coverage", coverage_table(report.coverage))
+    yield from _section("Operator coverage", coverage_table(report))
     yield from _section("Memory", memory_table(report.memory))
-    yield from _list("Latency elsewhere", [str(one) for one in report.estimates])
     yield from _section("Provenance", provenance_table(report))
     yield from _list("Model card", [f"**{name}**: {text}" for name, text in card_lines(report)])
     yield from _list("Notes", list(report.notes))

@@ -9,22 +9,30 @@ import numpy as np
 from edge_converters.report.contents import CandidateRow
 from edge_runtime.modes.explain.charts import COLOURS, Line, lines
 
-__all__ = ["pareto_plot", "sparkline"]
+__all__ = ["Cost", "Reach", "pareto_plot", "sparkline"]
 
 _HEIGHT = 240
 _ROOM = 0.08
 _SPARK_WIDTH, _SPARK_HEIGHT = 128, 18
 
 
-def pareto_plot(rows: Sequence[CandidateRow], cost: Callable[[CandidateRow], float | None]) -> str:
-    """Draw the metric over a cost, a dot and an interval for each file; empty without numbers."""
+Cost = Callable[[CandidateRow], float | None]
+"""Where a file stands on the axis; None leaves it out."""
+
+Reach = Callable[[CandidateRow], tuple[float, float] | None]
+"""From where to where its cost may lie; None draws no interval."""
+
+
+def pareto_plot(rows: Sequence[CandidateRow], cost: Cost, reach: Reach) -> str:
+    """Draw the metric over a cost, a dot and intervals for each file; empty without numbers."""
     shown = [(one, place) for one in rows if (place := cost(one)) is not None]
     shown = [(one, place) for one, place in shown if one.value is not None]
     if not shown:
         return ""
-    drawn = [_room([place for _, place in shown])]
+    ends = [end for one, _ in shown for end in reach(one) or ()]
+    drawn = [_room([*(place for _, place in shown), *ends])]
     for number, (one, place) in enumerate(shown):
-        drawn += _dot(one, place, COLOURS[number % len(COLOURS)])
+        drawn += _dot(one, place, reach(one), COLOURS[number % len(COLOURS)])
     return lines(drawn, height=_HEIGHT)
 
 
@@ -55,8 +63,13 @@ def _room(places: Sequence[float]) -> Line:
     return Line("", np.array([low - room, high + room]), nothing, COLOURS[0])
 
 
-def _dot(one: CandidateRow, place: float, colour: str) -> list[Line]:
-    dot = Line(one.name, np.array([place]), np.array([one.value]), colour, has_dots=True)
-    if one.interval is None:
-        return [dot]
-    return [Line("", np.array([place, place]), np.array(one.interval), colour), dot]
+def _dot(
+    one: CandidateRow, place: float, reach: tuple[float, float] | None, colour: str
+) -> list[Line]:
+    drawn = [Line(one.name, np.array([place]), np.array([one.value]), colour, has_dots=True)]
+    if one.interval is not None:
+        drawn.append(Line("", np.array([place, place]), np.array(one.interval), colour))
+    if reach is not None:
+        level = np.array([one.value, one.value])
+        drawn.append(Line("", np.array(reach), level, colour, is_dashed=True))
+    return drawn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edge_converters.latency import TargetLatency
 from edge_converters.report.contents import (
     CandidateRow,
     CoverageRow,
@@ -21,9 +22,12 @@ __all__ = [
     "card_lines",
     "coverage_table",
     "memory_table",
+    "number_text",
     "operator_table",
     "parity_table",
     "provenance_table",
+    "target_table",
+    "target_title",
 ]
 
 LOUD = {
@@ -60,12 +64,25 @@ def operator_table(rows: Sequence[OperatorRow]) -> Table:
     return heads, [_operator(one) for one in rows]
 
 
-def coverage_table(rows: Sequence[CoverageRow]) -> Table:
-    """Show what each runtime knows of the chosen file."""
-    return ("runtime", "known", "of", "missing"), [
-        (one.runtime, str(one.known), str(one.operators), ", ".join(one.missing) or _NONE)
-        for one in rows
-    ]
+def target_title(report: Report) -> str:
+    """Return the heading of `target_table`; it says whether a board has answered."""
+    told = [one.target for one in report.candidates if one.target is not None]
+    board = told[0].board if told else "the target"
+    has_answered = any(one.how == "measured" for one in told)
+    return f"Latency on {board}: {'measured there' if has_answered else 'an estimate'}"
+
+
+def target_table(report: Report) -> Table:
+    """Show what one window takes on the target, and how that is known."""
+    heads = ("file", "how", "µs", "least", "most", "runs", "derived from")
+    return heads, [_target(one.name, one.target) for one in report.candidates if one.target]
+
+
+def coverage_table(report: Report) -> Table:
+    """Show the operators of the chosen file, and which runtimes know them."""
+    heads = ("operator", "version", "precision", "count", "MAC", "alone dB", "range")
+    asked = (*heads, *report.runtimes, "XNNPACK here")
+    return asked, [_coverage(one, report.runtimes) for one in report.coverage]
 
 
 def memory_table(rows: Sequence[MemoryRow]) -> Table:
@@ -99,9 +116,9 @@ def _candidate(one: CandidateRow, *, is_best: bool) -> tuple[str, ...]:
         one.name,
         one.precision,
         str(one.size_bytes),
-        _number(one.p50_us),
-        _number(one.p95_us),
-        _number(one.value),
+        number_text(one.p50_us),
+        number_text(one.p95_us),
+        number_text(one.value),
         _NONE if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}",
         "same" if one.snr_db is None else f"{one.snr_db:.1f}",
         _verdict(one),
@@ -121,8 +138,8 @@ def _parity(one: ParityRow) -> tuple[str, ...]:
         one.candidate,
         one.runtime,
         "yes" if one.is_sound else "NO",
-        "same" if one.is_sound and one.snr_db is None else _number(one.snr_db),
-        _number(one.largest),
+        "same" if one.is_sound and one.snr_db is None else number_text(one.snr_db),
+        number_text(one.largest),
         _share(one.top1),
         _share(one.saturated),
         str(one.windows),
@@ -130,22 +147,55 @@ def _parity(one: ParityRow) -> tuple[str, ...]:
     )
 
 
-def _operator(one: OperatorRow) -> tuple[str, ...]:
-    has_range = one.minimum is not None and one.maximum is not None
+def _target(name: str, one: TargetLatency) -> tuple[str, ...]:
+    numbers = (one.p50_us, one.low_us, one.high_us)
+    return (name, one.how, *map(number_text, numbers), str(one.runs or _NONE), one.source)
+
+
+def _coverage(one: CoverageRow, runtimes: Sequence[str]) -> tuple[str, ...]:
     return (
-        one.name,
+        one.kind,
+        str(one.version),
+        one.precision,
+        str(one.count),
+        _NONE if one.macs is None else str(one.macs),
+        _NONE if one.alone_db is None else f"{one.alone_db:.1f}",
+        _range(one.minimum, one.maximum),
+        *("NO" if name in one.lacking else "yes" for name in runtimes),
+        _NONE if one.delegated is None else f"{one.delegated} of {one.count}",
+    )
+
+
+def _range(minimum: float | None, maximum: float | None) -> str:
+    if minimum is None or maximum is None:
+        return _NONE
+    return f"{minimum:.4g} to {maximum:.4g}"
+
+
+def _operator(one: OperatorRow) -> tuple[str, ...]:
+    return (
+        _short(one.name),
         one.kind,
         "×".join(str(size or "n") for size in one.shape),
         str(one.weights or _NONE),
         _NONE if one.macs is None else str(one.macs),
         one.state,
         _NONE if one.alone_db is None else f"{one.alone_db:.1f}",
-        f"{one.minimum:.4g} to {one.maximum:.4g}" if has_range else _NONE,
+        _range(one.minimum, one.maximum),
     )
 
 
-def _number(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.4g}"
+def number_text(value: float | None) -> str:
+    """Show four digits, and never a power of ten for what is merely large."""
+    if value is None:
+        return _NONE
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _short(name: str) -> str:
+    """Return the first of the names that a converter has joined; ``report.json`` has all."""
+    first, joined, _ = name.partition(";")
+    return f"{first}; …" if joined else first
 
 
 def _share(value: float | None) -> str:

@@ -51,12 +51,13 @@ def check_cell(request: Request) -> None:
     """Stop at what does not go together with a cell.
 
     Raises:
-        ConfigError: Another format, integers, or labelled windows were asked for.
+        ConfigError: Another format, integers, labelled windows or a refresh were asked for.
     """
     asked = {
         f"--to {', '.join(request.formats)}": set(request.formats) - {"onnx"},
         f"--precision {', '.join(request.precisions)}": set(request.precisions) - {"float32"},
         "--eval": request.eval is not None,
+        "--refresh": request.refresh is not None,
     }
     for option, is_other in asked.items():
         if is_other:

@@ -69,7 +69,11 @@ def _without_verdict(sound: Sequence[Candidate], request: Request, kind: Kind) -
 
 
 def _against_float(original: Candidate, tried: Sequence[Candidate], request: Request) -> Choice:
-    contenders = [_contender(one) for one in (original, *tried)]
+    times_s = _times_s((original, *tried))
+    contenders = [
+        verdict.Contender(_name(one), one.precision, one.size_bytes, time_s, one.verdict)
+        for one, time_s in zip((original, *tried), times_s, strict=True)
+    ]
     chosen = verdict.choose(contenders, request.prefer)
     one = next(one for one in (original, *tried) if _name(one) == chosen.name)
     if not chosen.keeps_float:
@@ -112,9 +116,15 @@ def _name(one: Candidate) -> str:
     return f"{one.format} {one.precision}"
 
 
-def _contender(one: Candidate) -> verdict.Contender:
-    latency_s = one.latency.p50_us / 1e6 if one.latency else None
-    return verdict.Contender(_name(one), one.precision, one.size_bytes, latency_s, one.verdict)
+def _times_s(candidates: Sequence[Candidate]) -> list[float | None]:
+    """Return the time of a call: on the target if it has answered for all, else here."""
+    told = [one.target for one in candidates]
+    there = [one.p50_us for one in told if one is not None and one.how in {"measured", "scaled"}]
+    if len(there) == len(candidates):
+        us: list[float | None] = list(there)
+    else:
+        us = [one.latency.p50_us if one.latency else None for one in candidates]
+    return [None if one is None else one / 1e6 for one in us]
 
 
 def _none_sound(candidates: Sequence[Candidate], request: Request, target: Target) -> ModelError:

@@ -112,7 +112,7 @@ def _check_cell(path: Path, given: ModelSpec, hop: int) -> None:
 
 
 def _told(spec: ModelSpec, facts: Facts, request: Request) -> ModelSpec:
-    changes: dict[str, object] = {"version": request.version}
+    changes: dict[str, object] = {"version": request.version or "1"}
     if request.spec is not None:
         changes = {}
     if request.name is not None:

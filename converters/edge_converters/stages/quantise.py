@@ -9,13 +9,16 @@ import numpy as np
 
 from edge_converters.contracts import Candidate, Request
 from edge_converters.datasets import Dataset
-from edge_converters.quantise.contracts import Budget, Cure
+from edge_converters.quantise.contracts import Budget
+from edge_converters.quantise.contracts import Recipe as Quantised
+from edge_converters.quantise.refit import Refit
 from edge_converters.report import OperatorRow
+from edge_converters.stages.before import Before
 from edge_converters.stages.float_file import FloatFile
 from edge_converters.workers.ask import ask, here
 from edge_runtime.errors import ConfigError, ModelError
 
-__all__ = ["Made", "budget_of", "quantised", "wanted"]
+__all__ = ["Made", "budget_of", "quantised", "requantised", "wanted"]
 
 _CALIBRATED = ("float16", "dynamic", "int8", "mixed")
 # Their activations are floats, so that ranges can be measured.
@@ -61,11 +64,15 @@ class Made(msgspec.Struct, frozen=True):
         candidates: Its files.
         notes: A sentence for each that could not be made.
         operators: Of the float file, as if all were int8.
+        refit: What became of new weights; None without a file before.
+        other: The file of new weights that was not chosen.
     """
 
     candidates: tuple[Candidate, ...]
     notes: tuple[str, ...]
     operators: tuple[OperatorRow, ...]
+    refit: Refit | None = None
+    other: Candidate | None = None
 
 
 def quantised(
@@ -114,6 +121,39 @@ def quantised(
     )
 
 
+def requantised(float_: FloatFile, calib: Dataset, before: Before, request: Request) -> Made:
+    """Make the one file that a refresh ships: the new weights, in the old scales if they fit.
+
+    Args:
+        float_: The new weights.
+        calib: Windows that both files are asked.
+        before: What devices have.
+        request: Its limits count.
+
+    Raises:
+        EdgeError: It is another network, or cannot be quantised.
+    """
+    folder = float_.file.parent
+    old = folder / f"before.{float_.form}"
+    old.write_bytes(before.model)
+    arguments: dict[str, object] = {
+        "model": str(float_.file),
+        "kind": float_.form,
+        "folder": str(folder),
+        "calib": _saved(folder, float_.tensors(calib)),
+        "old": str(old),
+        "before": msgspec.to_builtins(before.recipe),
+    }
+    told = ask(here(), "quantised.remake", arguments, request.limits, where=request.model).result
+    return Made(
+        tuple(_candidate(float_, one) for one in told["made"]),
+        (),
+        msgspec.convert(told["operators"], tuple[OperatorRow, ...]),
+        msgspec.convert(told["refit"], Refit),
+        _candidate(float_, told["other"]),
+    )
+
+
 def _candidate(float_: FloatFile, made: dict[str, object]) -> Candidate:
     file = Path(str(made["file"]))
     return Candidate(
@@ -121,7 +161,7 @@ def _candidate(float_: FloatFile, made: dict[str, object]) -> Candidate:
         precision=str(made["precision"]),
         file=file,
         size_bytes=file.stat().st_size,
-        cures=msgspec.convert(made["cures"], dict[str, Cure]),
+        quantised=msgspec.convert(made["recipe"], Quantised),
     )
 
 

@@ -11,19 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_converters.latency import TargetLatency
 from edge_converters.lint import check_data
+from edge_converters.operations import Operation
 from edge_converters.quantise.answers import latency_s
 from edge_converters.quantise.contracts import Budget, Samples
 from edge_converters.quantise.search import search
 from edge_converters.report import (
     CandidateRow,
     CoverageRow,
-    LatencyEstimate,
     MemoryRow,
     ModelCard,
     OperatorRow,
     ParityRow,
     Report,
+    coverage_rows,
     decode_report,
     encode_report,
     markdown_of,
@@ -91,6 +93,14 @@ def _report(**more: Any) -> Report:
             size_bytes=300,
             p50_us=6.0,
             p95_us=7.0,
+            target=TargetLatency(
+                board="raspberry-pi-4",
+                how="estimate",
+                p50_us=40.0,
+                low_us=12.0,
+                high_us=80.0,
+                source="a README",
+            ),
             value=0.909,
             verdict=_verdict(),
             snr_db=31.2,
@@ -146,12 +156,22 @@ def _report(**more: Any) -> Report:
             ),
             OperatorRow(name="head", kind="SOFTMAX", shape=(0, 3), state="float"),
         ),
-        "coverage": (CoverageRow("litert 2.3.0", 9, 8, ("CUSTOM 1",)),),
-        "memory": (MemoryRow("arena", 13_500, "estimated"),),
-        "estimates": (
-            LatencyEstimate("raspberry-pi-4", 40.0),
-            LatencyEstimate("raspberry-pi-5", 21.0, boards=3, error_us=2.0),
+        "coverage": (
+            CoverageRow(
+                kind="FULLY_CONNECTED",
+                version=12,
+                precision="int8 weights",
+                count=9,
+                macs=80,
+                lacking=("tflite-runtime 2.14.0",),
+                delegated=8,
+                alone_db=33.1,
+                minimum=-1.5,
+                maximum=2.0,
+            ),
         ),
+        "runtimes": ("litert 2.3.0", "tflite-runtime 2.14.0"),
+        "memory": (MemoryRow("arena", 13_500, "estimated"),),
         "provenance": {"model": "sha256:00", "litert-quantizer": "0.11.0"},
         "card": ModelCard(description="Hears worn bearings."),
         "notes": ("the rate was assumed",),
@@ -199,22 +219,23 @@ def test_the_page_shows_every_part() -> None:
     content = page_of(_report())
     page = _Page(content)
 
-    wanted = ["Files", "Parity", "Operators", "Coverage", "Memory", "Latency elsewhere"]
-    wanted += ["Provenance", "Model card", "Notes"]
+    wanted = ["Files", "Latency on raspberry-pi-4: an estimate", "Parity", "Operators"]
+    wanted += ["Operator coverage", "Memory", "Provenance", "Model card", "Notes"]
     assert [one for one in page.text if one in wanted] == wanted
     assert content.index("PROVEN") < content.index("<table>")
     assert content.count('<tr class="chosen"><td>model_int8.tflite</td>') == 1
-    assert page.kinds.count("svg") == 3
-    assert "estimate, no board answered" in content
+    assert page.kinds.count("svg") == 4
+    assert "estimated time of one window on raspberry-pi-4" in content
 
 
 def test_the_plot_has_a_dot_and_an_interval_for_each_file() -> None:
-    """Three files over size and three over time: six dots, and a line for each interval."""
+    """Three files over size, three over time here, one over time there; a line an interval."""
     content = page_of(_report())
 
-    assert content.count("<circle") == 6
-    vertical = re.findall(r'points="([\d.]+),([\d.]+) ([\d.]+),([\d.]+)"', content)
-    assert sum(x == other and y != end for x, y, other, end in vertical) == 4
+    assert content.count("<circle") == 7
+    drawn = re.findall(r'points="([\d.]+),([\d.]+) ([\d.]+),([\d.]+)"', content)
+    assert sum(x == other and y != end for x, y, other, end in drawn) == 5
+    assert sum(y == end and x != other for x, y, other, end in drawn) == 1
 
 
 def test_markdown_tables_are_whole() -> None:
@@ -224,10 +245,32 @@ def test_markdown_tables_are_whole() -> None:
     tables = [line for line in lines if line.startswith("|")]
     heads = [place for place, line in enumerate(lines) if set(line) <= set("| -") and "---" in line]
     widths = [len(re.findall(r"(?<!\\)\|", lines[place])) for place in heads]
-    assert len(heads) == 6
+    assert len(heads) == 7
     assert all(len(re.findall(r"(?<!\\)\|", line)) in widths for line in tables)
     assert lines[2].startswith("**PROVEN**: int8 passed")
     assert "inconclusive, need 123 more" in "\n".join(tables)
+
+
+def test_operators_are_counted_by_kind_version_and_precision() -> None:
+    """Two products and one that stayed float are two rows, the dearer first."""
+    product = Operation("FULLY_CONNECTED", 4, "int8", 80, is_delegated=True)
+    operations = (
+        Operation("FULLY_CONNECTED", 1, "float32", 8, ("old 1",), is_delegated=False),
+        product,
+        product,
+    )
+    found = (
+        OperatorRow(name="a", kind="FULLY_CONNECTED", alone_db=30.0, minimum=-1.0, maximum=2.0),
+        OperatorRow(name="b", kind="FULLY_CONNECTED", alone_db=25.0, minimum=-3.0, maximum=1.0),
+        OperatorRow(name="c", kind="FULLY_CONNECTED", state="float", alone_db=3.0),
+    )
+
+    integer, floating = coverage_rows(operations, found)
+
+    assert (integer.count, integer.macs, integer.delegated) == (2, 160, 2)
+    assert (integer.alone_db, integer.minimum, integer.maximum) == (25.0, -3.0, 2.0)
+    assert (floating.count, floating.lacking, floating.delegated) == (1, ("old 1",), 0)
+    assert floating.alone_db == 3.0
 
 
 def test_an_empty_report_is_short() -> None:

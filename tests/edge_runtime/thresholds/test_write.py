@@ -11,20 +11,11 @@ import pytest
 from edge_runtime.bundle import Golden, load_bundle, save_bundle, write_golden
 from edge_runtime.errors import BundleError
 from edge_runtime.spec import Limit, Smoothing
-from edge_runtime.thresholds.write import REPORT, next_version, write_operating_point
+from edge_runtime.thresholds.write import REPORT, write_operating_point
 
 pytest.importorskip("ai_edge_litert")
 
 FAN = Path(__file__).parents[3] / "examples/fan_vibration/bundles/fan-unbalance-1.0.0"
-
-
-@pytest.mark.parametrize(
-    ("version", "expected"),
-    [("1.0.0", "1.0.1"), ("2.9", "2.10"), ("7", "8"), ("1.0-rc2", "1.0-rc3"), ("beta", "beta.1")],
-)
-def test_the_last_number_goes_up(version: str, expected: str) -> None:
-    """Whatever stands around it."""
-    assert next_version(version) == expected
 
 
 def test_the_new_version_has_the_operating_point_and_the_report(tmp_path: Path) -> None:

@@ -15,15 +15,19 @@ from edge_converters.quantise.contracts import (
     Precision,
     Quantiser,
     Ranking,
+    Recipe,
     Samples,
 )
 from edge_converters.quantise.onnx import OnnxQuantiser
+from edge_converters.quantise.refit import refit
 from edge_converters.quantise.search import search
 from edge_converters.quantise.tflite import TFLiteQuantiser
 from edge_converters.report import operator_rows
 from edge_runtime.errors import EdgeError
 
-__all__ = ["make"]
+__all__ = ["make", "remake"]
+
+_MAKERS = {"onnx": OnnxQuantiser, "tflite": TFLiteQuantiser}
 
 
 def make(
@@ -47,11 +51,10 @@ def make(
         budget: Fields of `Budget`.
 
     Returns:
-        ``made``: precision, file, and the cures of its operators; ``failed``: precision and
+        ``made``: precision, file, and its recipe; ``failed``: precision and
         why; ``operators``: rows of the report, as if all were int8.
     """
-    makers = {"onnx": OnnxQuantiser, "tflite": TFLiteQuantiser}
-    quantiser: Quantiser = makers[kind](Path(model).read_bytes())
+    quantiser: Quantiser = _MAKERS[kind](Path(model).read_bytes())
     calibration = None if calib is None else quantiser.calibrate(np.load(calib))
     samples = _samples(judged)
     judged_by = msgspec.convert(budget, Budget)
@@ -70,15 +73,55 @@ def make(
         if found is None:
             failed.append({"precision": precision, "why": "every operator had to stay float"})
             continue
-        cures = found.recipe.cures
-        if precision == "mixed" and not cures and "int8" in precisions:
+        if precision == "mixed" and not found.recipe.cures and "int8" in precisions:
             failed.append({"precision": precision, "why": "nothing in it had to stay float"})
             continue
-        file = Path(folder) / f"{Path(model).stem}-{precision}.{kind}"
-        file.write_bytes(found.model)
-        made.append({"precision": precision, "file": str(file), "cures": cures})
+        made.append(_written(found, model, folder))
     rows = operator_rows(quantiser.operators, calibration, ranking, {})
     return {"made": made, "failed": failed, "operators": msgspec.to_builtins(rows)}
+
+
+def remake(
+    model: str, kind: str, folder: str, calib: str, old: str, before: dict[str, object]
+) -> dict[str, object]:
+    """Quantise new weights of a network that devices have.
+
+    Args:
+        model: The float file with the new weights.
+        kind: ``tflite`` or ``onnx``.
+        folder: Where the file goes.
+        calib: ``.npy`` of windows, shape (n, …).
+        old: The file that devices have.
+        before: Its recipe.
+
+    Returns:
+        ``made`` and ``operators`` as of `make`; ``other``: the file that was not chosen;
+        ``refit``: the grounds.
+    """
+    quantiser: Quantiser = _MAKERS[kind](Path(model).read_bytes())
+    windows = np.load(calib)
+    found, other, told = refit(
+        msgspec.convert(before, Recipe), Path(old).read_bytes(), quantiser, windows
+    )
+    rows = operator_rows(quantiser.operators, quantiser.calibrate(windows), (), found.recipe.cures)
+    return {
+        "made": [_written(found, model, folder)],
+        "other": _written(other, model, str(Path(folder) / "other")),
+        "operators": msgspec.to_builtins(rows),
+        "refit": msgspec.to_builtins(told),
+    }
+
+
+def _written(found: Candidate, model: str, folder: str) -> dict[str, object]:
+    recipe = found.recipe
+    file = Path(folder) / f"{Path(model).stem}-{recipe.precision}.{recipe.format}"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(found.model)
+    return {
+        "precision": recipe.precision,
+        "file": str(file),
+        "recipe": msgspec.to_builtins(recipe),
+    }
 
 
 def _samples(judged: str | None) -> Samples | None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from edge_runtime.thresholds.statistics import highest_rate, rate_bounds, share_bounds
+from edge_runtime.intervals import highest_rate, rate_bounds, share_bounds
 
 HOURS = st.floats(0.01, 1e4)
 
