@@ -89,9 +89,7 @@ class EstimateRows:
         """Return all rows in order, see `estimates_table`; there is at least one."""
         like, (effective_id, is_retracted) = self._like, self.kind
         scores = _array(self._score, like.score)
-        columns = {
-            name: _array(rows, getattr(like, name)) for name, rows in self._further.items()
-        }
+        columns = {name: _array(rows, getattr(like, name)) for name, rows in self._further.items()}
         return estimates_table(
             Estimates(
                 index=_array(self._index, like.index),
