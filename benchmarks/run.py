@@ -39,7 +39,7 @@ _SUITES = {
     "blocks": "",
     "serving": "",
     "timeline": "",
-    "converting": "convert_import_ms",
+    "converting": "",
     "sync": "",
 }
 

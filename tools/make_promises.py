@@ -67,6 +67,7 @@ def _run(run: Mapping[str, Any]) -> str:
     facts = [(words, run[name]) for name, words in SHOWN]
     facts += [(f"killed at a step: {name}", n) for name, n in run["kills_at_steps"].items()]
     facts += [(f"killed anywhere: {name}", n) for name, n in run["kills_anywhere"].items()]
+    facts += [(f"killed in all: {name}", n) for name, n in run["kills_of_ingests"].items()]
     return "\n".join(["| | |", "|---|---|", *(f"| {words} | {value} |" for words, value in facts)])
 
 

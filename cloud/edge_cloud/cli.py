@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import os
-import secrets
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,14 @@ from edge_cloud.importing import import_frames
 from edge_cloud.ingest import Member, replay
 from edge_cloud.jobs import Jobs
 from edge_cloud.labels import Labels
+from edge_cloud.links import ASK, link_of
 from edge_cloud.poison import Poison
 from edge_cloud.registry import Registry
 from edge_cloud.rescore import OnShard, rescore
 from edge_cloud.service import ROLES, CloudService, Role, streams_of
 from edge_cloud.signing import SigningKey, sign_base
 from edge_cloud.store import Store
-from edge_cloud.verbs import Run, Verbs, tell, verb, with_config
+from edge_cloud.verbs import Run, VerbParser, Verbs, tell, verb, with_config
 from edge_runtime.bundle import load_bundle
 from edge_runtime.cli.progress import Steps
 from edge_runtime.clock import SystemClock
@@ -53,7 +55,7 @@ class Cloud:
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the verbs below ``cloud``."""
-        verbs = parser.add_subparsers(required=True, metavar="VERB")
+        verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=VerbParser)
         for add in (
             _add_roles,
             _add_rescore,
@@ -191,7 +193,12 @@ def _add_care(verbs: Verbs) -> None:
         verb(verbs, "compact", "merge small segments", "compact cloud.yaml --by month", _compact)
     )
     compact.add_argument("--by", choices=("day", "month"), default="day", help="one file for each")
-    devices = verbs.add_parser("devices", help="look after devices", description="devices")
+    devices = verbs.add_parser(
+        "devices",
+        help="look after devices; without a verb they are listed",
+        description="devices; without a verb they are listed",
+    )
+    devices.default_verb = "list"
     of_devices = devices.add_subparsers(required=True, metavar="VERB")
     add_device_verbs(of_devices)
     with_config(
@@ -279,6 +286,13 @@ def _member_command(config: Path, member: Member) -> list[str]:
 
 def _ingest(args: argparse.Namespace) -> int:
     roles: tuple[Role, ...] = ("ingest",)
+    if args.member is None and args.alone:
+        raise ConfigError(
+            "--alone is given without --member",
+            where="cloud ingest",
+            expected="the number of the member that takes all rows",
+            remedy="Add --member N; or leave out --alone, and set ingest.processes to 1.",
+        )
     if args.member is None:
         return _up(roles)(args)
     member = Member(args.member, is_sharing=not args.alone)
@@ -458,18 +472,21 @@ def _replay(args: argparse.Namespace) -> int:
 def _ask(args: argparse.Namespace) -> int:
     config = load_cloud(args.config)
     clock = SystemClock()
-    transport = PahoTransport(config.broker, f"cloud-ask-{secrets.token_hex(4)}", clock)
-    if sys.stderr.isatty():
-        sys.stderr.write(f"asking {args.device}, for {args.timeout_s:g} s at most …\n")
-    answer = ask(
-        transport,
-        check_name(args.device, "device"),
-        check_name(args.asked, "command"),
-        dict(map(_option, args.option)),
-        timeout_s=args.timeout_s,
-        clock=clock,
-        topics=Topics(config.root),
-    )
+    device, command = check_name(args.device, "device"), check_name(args.asked, "command")
+    options = dict(map(_option, args.option))
+    with _turn(config.store / "ask.lock"):
+        transport = PahoTransport(link_of(config, ASK, clock), ASK, clock)
+        if sys.stderr.isatty():
+            sys.stderr.write(f"asking {args.device}, for {args.timeout_s:g} s at most …\n")
+        answer = ask(
+            transport,
+            device,
+            command,
+            options,
+            timeout_s=args.timeout_s,
+            clock=clock,
+            topics=Topics(config.root),
+        )
     if answer is None:
         text = f"{args.device} did not answer within {args.timeout_s:g} s"
         tell(args, {"state": "silent", "device": args.device}, text)
@@ -477,6 +494,15 @@ def _ask(args: argparse.Namespace) -> int:
     result = msgspec.yaml.encode(answer.result).decode() if answer.result else answer.state
     tell(args, answer, answer.reason or result.rstrip())
     return 0 if answer.state == "done" else 1
+
+
+@contextlib.contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """Wait until nobody else on this machine asks: a broker ends the older session of a name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
 
 
 def _option(text: str) -> tuple[str, str]:

@@ -26,6 +26,7 @@ from edge_cloud.identity.server import EnrolmentServer
 from edge_cloud.ingest import Ingest, IngestStats, Member, Router
 from edge_cloud.jobs import Jobs
 from edge_cloud.labels import Labels
+from edge_cloud.links import INGEST, PROBE, REGISTRY, link_of, member_id
 from edge_cloud.members import Members
 from edge_cloud.publisher import Publisher
 from edge_cloud.refresher import Refresher, RefreshRow, read_history
@@ -35,8 +36,6 @@ from edge_cloud.signing import SigningKey
 from edge_cloud.store import Store, StoreStatus
 from edge_runtime.bundle import load_bundle
 from edge_runtime.clock import SystemClock
-from edge_runtime.config import SyncConfig
-from edge_runtime.config.hosts import is_loopback
 from edge_runtime.errors import EdgeError, StoreError, WireError
 from edge_runtime.modes.schedule import History, Job, Scheduler
 from edge_runtime.ports import Clock, Transport
@@ -63,6 +62,7 @@ _LABELS_S = 0.5
 _RETRY_S = 1.0
 # Control messages that may wait for the registry thread; when full, the network waits (block).
 _CONTROL_MESSAGES = 1000
+_DAY_S = 86_400.0
 _DAY_NS = 86_400_000_000_000
 
 
@@ -181,8 +181,8 @@ class CloudService:
         if "identity" in self._roles and self._config.identity is not None:
             self.enrolment = self._made_enrolment(self._config.identity)
             loops["identity"] = self.enrolment.run
-        has_chores = self._roles & {"rescore", "ingest"} or self._config.identity is not None
-        if has_chores and self._member is None:
+        has_chores = self._member is None and self._roles & {"rescore", "ingest"}
+        if has_chores or self._config.identity is not None:
             loops["house"] = self._run_house
         for name, loop in loops.items():
             thread = threading.Thread(target=self._guarded, args=(name, loop), name=f"cloud-{name}")
@@ -289,7 +289,7 @@ class CloudService:
             config.processes,
             config.group,
             command,
-            probe=self._make_transport("cloud-probe"),
+            probe=self._make_transport(PROBE),
             topics=self._topics,
             clock=self._clock,
         )
@@ -301,12 +301,13 @@ class CloudService:
             identity.port,
             authority.server(authority.folder, identity.names, stem="enroll"),
             Enrolment(authority, self._devices, days=identity.certificate_days),
+            self._clock,
         )
 
     def _made_hub(self) -> tuple[Ingest | Router, Transport]:
-        name = "cloud-ingest" if "ingest" in self._listens else "cloud-registry"
+        name = INGEST if "ingest" in self._listens else REGISTRY
         if self._member is not None:
-            name = f"cloud-ingest-{self._member.number}"
+            name = member_id(self._member.number)
         transport = self._make_transport(name)
         is_registry = "registry" in self._roles
         handlers = (
@@ -335,23 +336,7 @@ class CloudService:
         from edge_runtime.sync.paho import PahoTransport
 
         self._client_ids.add(client_id)
-        return PahoTransport(self._link_of(client_id), client_id, self._clock)
-
-    def _link_of(self, client_id: str) -> SyncConfig:
-        """Complete the link by a certificate of this cloud's own authority, if it has one."""
-        broker, identity = self._config.broker, self._config.identity
-        is_plain = broker.tls == "off" or (broker.tls is None and is_loopback(broker.host))
-        if identity is None or is_plain or broker.cert_file is not None:
-            return broker
-        role = Authority(self._config.authority, self._clock).role(
-            client_id, days=identity.certificate_days
-        )
-        return msgspec.structs.replace(
-            broker,
-            cert_file=role.certificate,
-            key_file=role.key,
-            ca_file=broker.ca_file or role.authority,
-        )
+        return PahoTransport(link_of(self._config, client_id, self._clock), client_id, self._clock)
 
     def _queue_control(self, address: Address, payload: bytes) -> None:
         while not self._stopping.is_set():
@@ -437,7 +422,7 @@ class CloudService:
     def _run_house(self) -> None:
         chores: list[tuple[float, Callable[[], object]]] = []
         config = self._config
-        if "ingest" in self._roles:
+        if "ingest" in self._roles and self._member is None:
             if config.compact_s is not None:
                 chores.append((config.compact_s, self.store.compact))
             if config.retention_days is not None:
@@ -445,14 +430,15 @@ class CloudService:
                 chores.append((3600.0, lambda: self.store.expire(keep_ns)))
         identity = config.identity
         if identity is not None:
-            chores.append((86_400.0, lambda: self._renew_certificates(identity)))
+            every_s = min(1.0, identity.certificate_days / 6) * _DAY_S
+            chores.append((every_s, lambda: self._renew_certificates(identity)))
         with self._scheduled() as scheduler:
             self._do_chores(chores, scheduler)
 
     def _renew_certificates(self, identity: IdentityConfig) -> None:
         """Replace what is old of the cloud's own; links read theirs at every connection."""
         for client_id in self._client_ids:
-            self._link_of(client_id)
+            link_of(self._config, client_id, self._clock)
         if self.enrolment is not None:
             authority = Authority(self._config.authority, self._clock)
             self.enrolment.use(authority.server(authority.folder, identity.names, stem="enroll"))

@@ -4,19 +4,47 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-__all__ = ["Run", "Verbs", "tell", "verb", "with_config"]
+__all__ = ["Run", "VerbParser", "Verbs", "tell", "verb", "with_config"]
 
 Run = Callable[[argparse.Namespace], int]
 """Does what a verb says and returns the exit code."""
 
 Verbs = Any
 """What `argparse` adds verbs to; its type for this is private."""
+
+
+class VerbParser(argparse.ArgumentParser):
+    """Reads a verb, or the words below it.
+
+    Attributes:
+        default_verb: The verb below that is meant where the first word is none: a path or an
+            option. None where one must be named.
+    """
+
+    default_verb: str | None = None
+
+    def parse_known_args(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        namespace: argparse.Namespace | None = None,
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Put the default verb first, where it is left out."""
+        words = sys.argv[1:] if args is None else list(args)
+        if self.default_verb is not None and not _names_verb(words):
+            words = [self.default_verb, *words]
+        return super().parse_known_args(words, namespace or argparse.Namespace())
+
+
+def _names_verb(words: Sequence[str]) -> bool:
+    """Whether the first word is a verb, rightly spelt or not, or asks for help."""
+    first = words[0] if words else "-"
+    return first in {"-h", "--help"} or (first[0] != "-" and first.replace("-", "").isalpha())
 
 
 def verb(verbs: Verbs, name: str, text: str, example: str, run: Run) -> argparse.ArgumentParser:

@@ -30,7 +30,7 @@ from edge_converters.datasets import Dataset, load_dataset
 from edge_converters.embed import embed, manifest_of
 from edge_converters.formats import recognise
 from edge_converters.lint import Finding, check_data, refuse
-from edge_converters.paths import formats_of, route
+from edge_converters.paths import route, usual_formats_of
 from edge_converters.quantise.contracts import Samples
 from edge_converters.recipes import recipe_of, write_recipe
 from edge_converters.report import OperatorRow
@@ -313,7 +313,7 @@ def _peak_rss_mb() -> float:
 
 def _forms(request: Request, kind: Kind) -> tuple[Format, ...]:
     """Return the formats that are wanted; a path that is refused says so."""
-    forms = request.formats or formats_of(kind)
+    forms = request.formats or usual_formats_of(kind)
     if not forms:
         route(kind, "onnx", request.model)
     for form in forms:

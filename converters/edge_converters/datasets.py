@@ -69,7 +69,7 @@ def check_windows(dataset: Dataset, shape: tuple[int, ...]) -> np.ndarray:
         raise ConfigError(
             f"windows have shape {inputs.shape[1:]}",
             where=dataset.where,
-            expected=f"{shape}, as the model's input",
+            expected=f"{int(np.prod(shape))} values a window, as in {shape}",
             remedy="Cut the windows as in training; features and scaling are part of it, "
             "unless --spec computes them.",
         )

@@ -9,7 +9,7 @@ import msgspec
 from edge_converters.contracts import Format, Kind
 from edge_runtime.errors import BundleError
 
-__all__ = ["PATHS", "Route", "formats_of", "route"]
+__all__ = ["PATHS", "Route", "formats_of", "route", "usual_formats_of"]
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -22,6 +22,7 @@ class Route(msgspec.Struct, frozen=True):
         worker: Environment it needs; empty for none beside this one.
         how: How it goes, or why it does not.
         remedy: What to do instead; empty where it works.
+        is_usual: Whether it is gone without being asked for with ``--to``.
     """
 
     source: Kind
@@ -30,10 +31,10 @@ class Route(msgspec.Struct, frozen=True):
     worker: str
     how: str
     remedy: str = ""
+    is_usual: bool = True
 
 
 _ONNX_ONLY = "Convert it to ONNX: --to onnx."
-_TFLITE_ONLY = "Convert it to TFLite: --to tflite."
 
 PATHS: tuple[Route, ...] = (
     Route("onnx", "onnx", "works", "", "folded, pinned to IR 10; float or quantised"),
@@ -52,20 +53,20 @@ PATHS: tuple[Route, ...] = (
     Route(
         "tflite",
         "onnx",
-        "refused",
-        "",
-        "unrolled recurrent nets grow tenfold, and its worker is not here yet",
-        "Ship the TFLite file, or convert to ONNX from the framework the model was trained in.",
+        "works",
+        "keras",
+        "tf2onnx, from float files; with --to onnx",
+        is_usual=False,
     ),
     Route(
         "keras",
         "onnx",
-        "refused",
+        "works",
         "keras",
-        "a GRU becomes a Loop, twenty times slower",
-        _TFLITE_ONLY,
+        "tf2onnx with any batch; a GRU becomes a slow Loop; with --to onnx",
+        is_usual=False,
     ),
-    Route("savedmodel", "onnx", "refused", "keras", "as from Keras", _TFLITE_ONLY),
+    Route("savedmodel", "onnx", "works", "keras", "as from Keras", is_usual=False),
     Route(
         "sklearn", "tflite", "refused", "sklearn", "TFLite has no operator for trees", _ONNX_ONLY
     ),
@@ -130,6 +131,15 @@ PATHS: tuple[Route, ...] = (
 def formats_of(source: Kind) -> tuple[Format, ...]:
     """Return what a kind of model can become."""
     return tuple(one.format for one in PATHS if one.source == source and one.state == "works")
+
+
+def usual_formats_of(source: Kind) -> tuple[Format, ...]:
+    """Return what a kind of model becomes where nobody says."""
+    return tuple(
+        one.format
+        for one in PATHS
+        if one.source == source and one.state == "works" and one.is_usual
+    )
 
 
 def route(source: Kind, form: Format, where: str) -> Route:

@@ -7,6 +7,7 @@ for a small model at 50 Hz. Here: threads as asked for, no spinning, no arena.
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,13 +29,17 @@ from edge_runtime.backends.faults import (
 )
 from edge_runtime.backends.onnx_graph import OnnxGraph, Quantisation, read_graph
 from edge_runtime.backends.onnx_state import Carried
+from edge_runtime.backends.onnx_zero_points import unshared
 from edge_runtime.errors import EdgeError, ModelError
 from edge_runtime.ports import SessionOptions
 from edge_runtime.types import StateKind, TensorSpec
 
 __all__ = ["OnnxModel", "OnnxRuntime", "OnnxSession"]
 
+log = logging.getLogger(__name__)
+
 _PACKAGE = "onnxruntime"
+_SHARED = "replace the existing tensor"
 _SILENT = 4  # only fatal errors reach stderr; the others are exceptions as well
 
 _DTYPES = {
@@ -310,7 +315,25 @@ def _probe() -> str:
 
 
 def _open(model: bytes, options: SessionOptions) -> Any:
+    """Return an ``InferenceSession`` whose 8-bit sums are exact, where ONNX Runtime can.
+
+    On x86 without VNNI its quick sums of two products saturate, and answers are wrong.
+    Its exact ones cannot take a model in which operators share a zero point.
+    """
     runtime = import_runtime(OnnxRuntime.name, _PACKAGE, _PACKAGE, "onnx")
+    for prepare in (bytes, unshared):
+        settings = _settings(runtime, options)
+        settings.add_session_config_entry("session.x64quantprecision", "1")
+        try:
+            return open_onnx(runtime, prepare(model), settings, options)
+        except Exception as error:
+            if _SHARED not in str(error):
+                raise
+    log.info("onnx.sums_may_saturate", extra={"reason": "operators share constants"})
+    return open_onnx(runtime, model, _settings(runtime, options), options)
+
+
+def _settings(runtime: Any, options: SessionOptions) -> Any:
     settings = runtime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
@@ -319,7 +342,7 @@ def _open(model: bytes, options: SessionOptions) -> Any:
     settings.enable_cpu_mem_arena = False
     settings.enable_mem_pattern = False
     settings.log_severity_level = _SILENT
-    return open_onnx(runtime, model, settings, options)
+    return settings
 
 
 def _input(entry: Any, graph: OnnxGraph, features: tuple[int, ...] | None) -> TensorSpec:

@@ -9,23 +9,38 @@ Protocol Buffers encoding.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-__all__ = ["OnnxGraph", "Port", "Quantisation", "read_graph"]
+__all__ = [
+    "GRAPH_INITIALISER",
+    "GRAPH_NODE",
+    "MODEL_GRAPH",
+    "NODE_INPUT",
+    "NODE_TYPE",
+    "TENSOR_NAME",
+    "OnnxGraph",
+    "Port",
+    "Quantisation",
+    "Span",
+    "read_graph",
+    "spans",
+    "text_of",
+]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 
 # Field numbers in their messages.
-_MODEL_GRAPH = 7
-_GRAPH_NODE, _GRAPH_INITIALISER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
+MODEL_GRAPH = 7
+GRAPH_NODE, GRAPH_INITIALISER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM = 1, 2, 1, 2, 1
 _DIM_VALUE, _DIM_NAME = 1, 2
-_NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE = 1, 2, 4
+NODE_INPUT, _NODE_OUTPUT, NODE_TYPE = 1, 2, 4
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_FLOAT, _TENSOR_INT32 = 1, 2, 4, 5
-_TENSOR_NAME, _TENSOR_RAW, _TENSOR_LOCATION = 8, 9, 14
+TENSOR_NAME, _TENSOR_RAW, _TENSOR_LOCATION = 8, 9, 14
 
 _RAW_DTYPES = {1: "<f4", 2: "<u1", 3: "<i1", 4: "<u2", 5: "<i2", 6: "<i4"}
 _MOVES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
@@ -50,6 +65,14 @@ class _Node(msgspec.Struct, frozen=True):
     operator: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+
+class Span(NamedTuple):
+    """A field of a message: its number, its undecoded value, and all its bytes."""
+
+    number: int
+    value: Any
+    raw: memoryview
 
 
 class OnnxGraph:
@@ -147,9 +170,9 @@ def read_graph(model: bytes) -> OnnxGraph:
     constants: dict[str, memoryview] = {}
     ports: dict[int, list[Port]] = {_GRAPH_INPUT: [], _GRAPH_OUTPUT: []}
     for number, part in _parts(_graph_of(model)):
-        if number == _GRAPH_NODE:
+        if number == GRAPH_NODE:
             nodes.append(_node(part))
-        elif number == _GRAPH_INITIALISER:
+        elif number == GRAPH_INITIALISER:
             constants[_name_of(part)] = part
         elif number in ports:
             ports[number].append(_port(part))
@@ -158,7 +181,7 @@ def read_graph(model: bytes) -> OnnxGraph:
 
 def _graph_of(model: bytes) -> memoryview:
     for number, part in _parts(memoryview(model)):
-        if number == _MODEL_GRAPH:
+        if number == MODEL_GRAPH:
             return part
     raise ValueError("it holds no graph")
 
@@ -166,12 +189,12 @@ def _graph_of(model: bytes) -> memoryview:
 def _node(message: memoryview) -> _Node:
     operator, inputs, outputs = "", [], []
     for number, part in _parts(message):
-        if number == _NODE_INPUT:
-            inputs.append(_text(part))
+        if number == NODE_INPUT:
+            inputs.append(text_of(part))
         elif number == _NODE_OUTPUT:
-            outputs.append(_text(part))
-        elif number == _NODE_TYPE:
-            operator = _text(part)
+            outputs.append(text_of(part))
+        elif number == NODE_TYPE:
+            operator = text_of(part)
     return _Node(operator, tuple(inputs), tuple(outputs))
 
 
@@ -180,7 +203,7 @@ def _port(value: memoryview) -> Port:
     shape: tuple[int | str, ...] = ()
     for number, part in _parts(value):
         if number == _VALUE_NAME:
-            name = _text(part)
+            name = text_of(part)
         elif number == _VALUE_TYPE:
             shape = tuple(
                 _dimension(dim)
@@ -200,7 +223,7 @@ def _dimension(dim: memoryview) -> int | str:
         if number == _DIM_VALUE and isinstance(value, int):
             return value
         if number == _DIM_NAME and isinstance(value, memoryview):
-            return _text(value)
+            return text_of(value)
     return "?"
 
 
@@ -219,8 +242,8 @@ def _kind_of(tensor: memoryview) -> tuple[int, int]:
 def _name_of(tensor: memoryview) -> str:
     name = ""
     for number, value in _fields(tensor):
-        if number == _TENSOR_NAME and isinstance(value, memoryview):
-            name = _text(value)
+        if number == TENSOR_NAME and isinstance(value, memoryview):
+            name = text_of(value)
         elif number == _TENSOR_LOCATION and value == 1:
             raise ValueError("its weights are in another file; save it as one file")
     return name
@@ -259,19 +282,30 @@ def _parts(message: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Yield number and undecoded value of every field."""
+    return ((part.number, part.value) for part in spans(message))
+
+
+def spans(message: memoryview) -> Iterator[Span]:
+    """Yield every field of a message.
+
+    Raises:
+        ValueError: The bytes are no message.
+    """
     place = 0
     while place < len(message):
+        start = place
         key, place = _varint(message, place)
         number, wire_type = key >> 3, key & 7
+        value: Any
         if wire_type == _VARINT:
             value, place = _varint(message, place)
-            yield number, value
-            continue
-        length, place = _length(message, place, wire_type)
-        if place + length > len(message):
-            raise ValueError("it ends in the middle of a field")
-        yield number, message[place : place + length]
-        place += length
+        else:
+            length, place = _length(message, place, wire_type)
+            if place + length > len(message):
+                raise ValueError("it ends in the middle of a field")
+            value = message[place : place + length]
+            place += length
+        yield Span(number, value, message[start:place])
 
 
 def _length(message: memoryview, place: int, wire_type: int) -> tuple[int, int]:
@@ -296,5 +330,6 @@ def _varint(message: memoryview, place: int) -> tuple[int, int]:
     raise ValueError("a number is too long")
 
 
-def _text(value: memoryview) -> str:
+def text_of(value: memoryview) -> str:
+    """Return a text field; bytes that are no UTF-8 are replaced."""
     return bytes(value).decode("utf-8", "replace")

@@ -79,7 +79,11 @@ def _verb(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
 ) -> argparse.ArgumentParser:
     parser = verbs.add_parser(
-        name, help=text, description=text, epilog=f"example: edge-runtime device {_EXAMPLES[name]}"
+        name,
+        help=text,
+        description=text,
+        epilog=f"example:\n  edge-runtime device {_EXAMPLES[name]}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

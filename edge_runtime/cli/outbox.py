@@ -72,7 +72,11 @@ def _verb(
     do: Callable[[argparse.Namespace], int],
 ) -> argparse.ArgumentParser:
     parser = verbs.add_parser(
-        name, help=text, description=text, epilog=f"example: edge-runtime outbox {_EXAMPLES[name]}"
+        name,
+        help=text,
+        description=text,
+        epilog=f"example:\n  edge-runtime outbox {_EXAMPLES[name]}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("device", type=Path, metavar="DEVICE", help="device YAML or state folder")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -170,6 +174,7 @@ def _told(wait: Wait, quota_mb: int | None) -> str:
 
 def _export(args: argparse.Namespace) -> int:
     device = _name(args) if args.format == "frames" else ""
+    _check_output(args)
     steps = Steps(quiet_s=2.0)
     with _read(args.device) as reader, _output(args.output) as file:
         total = max(1, sum(one.blocks for one in reader.streams()))
@@ -182,7 +187,18 @@ def _export(args: argparse.Namespace) -> int:
     if _is_stdout(args.output):
         return 0
     what = "frames" if args.format == "frames" else "lines"
-    return _tell(args, {what: count, "path": str(args.output)}, f"{count} {what}: {args.output}")
+    text = f"{count} {what[:-1] if count == 1 else what}: {args.output}"
+    return _tell(args, {what: count, "path": str(args.output)}, text)
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    if args.format == "frames" and _is_stdout(args.output) and sys.stdout.isatty():
+        raise ConfigError(
+            "frames are bytes, and standard output is a terminal",
+            where="outbox export",
+            expected="a file, or a pipe",
+            remedy="Name a file with -o, or leave out --format for lines of JSON.",
+        )
 
 
 def _counted(blocks: Iterable[Block], total: int, steps: Steps) -> Iterator[Block]:
@@ -263,7 +279,8 @@ def _drop(args: argparse.Namespace) -> int:
         if not (args.yes or _agreed(outbox.rows)):
             return _tell(args, {"dropped": 0}, "nothing was dropped")
         dropped = outbox.drop(chosen)
-    return _tell(args, {"dropped": dropped}, f"{dropped} rows dropped; the cloud is told of a gap")
+    text = f"{dropped} rows dropped; the cloud is told of a gap"
+    return _tell(args, {"dropped": dropped}, text if dropped else "nothing that waits was chosen")
 
 
 def _agreed(rows: int) -> bool:

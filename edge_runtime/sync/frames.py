@@ -156,7 +156,7 @@ class _Packed(_Header, frozen=True, kw_only=True):
     body: bytes = b""
 
 
-class _Envelope(msgspec.Struct, frozen=True):
+class _FrameEnvelope(msgspec.Struct, frozen=True):
     crc32: int
     frame: msgspec.Raw
     v: Literal[1] = 1
@@ -168,7 +168,7 @@ class _JsonColumn(msgspec.Struct, frozen=True):
     shape: tuple[int, ...] = ()
 
 
-class _Json(_Header, frozen=True, kw_only=True):
+class _ReadableFrame(_Header, frozen=True, kw_only=True):
     columns: Annotated[dict[str, _JsonColumn], Meta(max_length=64)]
     v: Literal[1] = 1
 
@@ -271,7 +271,7 @@ def _check_rows(frame: RowFrame) -> None:
         )
 
 
-def _check_announced(header: _Packed | _Json) -> None:
+def _check_announced(header: _Packed | _ReadableFrame) -> None:
     """Look at the number of rows before anything is made of it; only a gap has more."""
     if header.columns and header.held > MAX_ROWS:
         raise WireError(
@@ -299,11 +299,11 @@ def _to_msgpack(frame: RowFrame) -> bytes:
     body = zlib.compress(b"".join(raw for _, raw in packed)) if packed else b""
     packed_frame = _Packed(columns=columns, body=body, **_header_fields(frame))
     inner = msgspec.msgpack.encode(_with_beyond(packed_frame, frame.beyond))
-    return msgspec.msgpack.encode(_Envelope(zlib.crc32(inner), msgspec.Raw(inner)))
+    return msgspec.msgpack.encode(_FrameEnvelope(zlib.crc32(inner), msgspec.Raw(inner)))
 
 
 def _from_msgpack(payload: bytes) -> RowFrame:
-    envelope = decode(payload, _Envelope)
+    envelope = decode(payload, _FrameEnvelope)
     inner = bytes(envelope.frame)
     if zlib.crc32(inner) != envelope.crc32:
         raise WireError("checksum does not match", where="frame")
@@ -346,7 +346,7 @@ def _to_json(frame: RowFrame) -> bytes:
             (name, little_endian(values)) for name, values in frame.table.columns.items()
         )
     }
-    readable = _Json(columns=columns, **_header_fields(frame))
+    readable = _ReadableFrame(columns=columns, **_header_fields(frame))
     return msgspec.json.encode(_with_beyond(readable, frame.beyond))
 
 
@@ -358,7 +358,7 @@ def _json_rows(values: np.ndarray) -> list[Any]:
 
 
 def _from_json(payload: bytes) -> RowFrame:
-    parsed = decode(payload, _Json)
+    parsed = decode(payload, _ReadableFrame)
     _check_announced(parsed)
     described = [(_json_described(name, column)) for name, column in parsed.columns.items()]
     check_columns(described, parsed.held)
@@ -366,7 +366,7 @@ def _from_json(payload: bytes) -> RowFrame:
         column.name: _json_array(column, parsed.held, parsed.columns[column.name].rows)
         for column in described
     }
-    beyond = unknown_fields(payload, _Json)
+    beyond = unknown_fields(payload, _ReadableFrame)
     return RowFrame(table=Table(columns), beyond=beyond, **_header_fields(parsed))
 
 

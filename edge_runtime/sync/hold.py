@@ -30,10 +30,10 @@ def hold(folder: Path) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreError(
-                "another process runs a device on this folder",
+                "another process runs on this folder",
                 where=str(folder),
-                expected="one device for each state folder",
-                remedy="Stop it first, or give each device a `state` folder of its own.",
+                expected="one process for each state folder",
+                remedy="Stop it first, or give this one a state folder of its own.",
             ) from None
         yield
 

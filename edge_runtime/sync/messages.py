@@ -349,7 +349,8 @@ def read(payload: bytes, type: type[T]) -> T:  # noqa: A002 - as above
     try:
         message: T = codec.decode(payload, type=type)
     except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
-        raise WireError(f"it does not decode: {error}", where=type.__name__) from error
+        where = type.__name__.lstrip("_")
+        raise WireError(f"it does not decode: {error}", where=where) from error
     return message
 
 

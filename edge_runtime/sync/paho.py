@@ -52,6 +52,8 @@ _HANDSHAKE_S = 10.0
 _GOODBYE_S = 1.0
 _POLL_S = 0.5
 _IDLE_S = 5.0
+# How often to look whether our certificate was renewed.
+_CERTIFICATE_S = 5.0
 _BACKOFF_FIRST_S = 0.25
 _BACKOFF_LAST_S = 30.0
 # Two processes with one identity would take the session from each other for ever. Not every
@@ -80,6 +82,9 @@ class PahoStats(msgspec.Struct, frozen=True):
     errors_total: int = 0
     thread_restarts_total: int = 0
 
+
+_Stamp = tuple[int, int]
+"""Which content a file has: its number and the time of its last change."""
 
 _Callback = Callable[Concatenate["PahoTransport", _P], None]
 
@@ -172,6 +177,8 @@ class PahoTransport:
         self._has_failed = False
         self._has_fallen_back = False
         self._stats = PahoStats()
+        self._shown: _Stamp | None = None
+        self._look_ns = 0
         self._credentials()
         self._tls()
 
@@ -272,7 +279,8 @@ class PahoTransport:
         if was_connected:
             if self._clock.monotonic_ns() - self._up_ns >= _SETTLED_S * 1e9:
                 self._backoff.reset()
-            log.warning("transport.lost", extra={"client": self._client_id, "reason": reason})
+            if not self._closing.is_set():
+                log.warning("transport.lost", extra={"client": self._client_id, "reason": reason})
             self._mailbox.put(Disconnected(reason))
         elif not self._is_told and not self._closing.is_set():
             log.warning(
@@ -324,6 +332,10 @@ class PahoTransport:
             if self._is_ignored():
                 self._reason = "the broker confirms nothing"
                 return
+            if self._is_certificate_old():
+                self._reason = "our certificate was renewed"
+                self._say_goodbye(client)
+                return
             self._flush(client)
             if client.socket() is not sock:
                 # Writing has shown that the broker is gone.
@@ -337,6 +349,18 @@ class PahoTransport:
         is_full = self._is_connected and self._unacknowledged >= _UNACKED_LIMIT
         waited_ns = self._clock.monotonic_ns() - self._confirmed_ns
         return is_full and waited_ns > _UNACKED_S * 1e9
+
+    def _is_certificate_old(self) -> bool:
+        """Whether the file has another certificate than the one that this session was opened with.
+
+        A broker judges a certificate when a session begins: one that goes on for months would
+        outlive it, and nobody would notice that the next one is no good.
+        """
+        now_ns = self._clock.monotonic_ns()
+        if not self._is_connected or now_ns < self._look_ns:
+            return False
+        self._look_ns = now_ns + int(_CERTIFICATE_S * 1e9)
+        return _stamp(self._config.cert_file) not in (None, self._shown)
 
     def _patience_s(self) -> float:
         """How long to wait for the broker or the bell: both wake; time alone is the keep-alive."""
@@ -426,6 +450,8 @@ class PahoTransport:
             client.username_pw_set(username, password)
         if self._config.proxy is not None:
             client.proxy_set(**_proxy_options(self._config.proxy))
+        # Before it is read: what is written meanwhile is read again.
+        self._shown = _stamp(self._config.cert_file)
         context = self._tls()
         if context is not None:
             client.tls_set_context(context)
@@ -567,6 +593,17 @@ class _Watched:
         """Return the ready events of the broker socket."""
         ready = self._selector.select(timeout_s)
         return sum(events for key, events in ready if key.fileobj is self._sock)
+
+
+def _stamp(path: Path | None) -> _Stamp | None:
+    """Return which content a file has at present; None for no file, or one that is not there."""
+    if path is None:
+        return None
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _secret(path: Path | None) -> str | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_cloud.config import load_cloud
+from edge_cloud.ingest import Member
 from edge_cloud.service import CloudService, Role
 from edge_runtime.errors import EdgeError
 from edge_simulator.control import connect, reader
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     log_to_stderr()
     try:
-        return _run(args.config, args.control)
+        return _run(args.config, args.control, args.member)
     except EdgeError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -37,15 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m edge_simulator.ingest", description=__doc__)
     parser.add_argument("config", type=Path, help="cloud YAML")
+    parser.add_argument("--member", type=int, help="number of one of several that share the rows")
     parser.add_argument("--control", required=True, metavar="127.0.0.1:PORT", help="the driver")
     return parser
 
 
-def _run(config: Path, control: str) -> int:
+def _run(config: Path, control: str, number: int | None) -> int:
     fuse = Fuse()
     channel = connect(control)
     roles: tuple[Role, ...] = ("ingest",)
-    service = CloudService(load_cloud(config), roles=roles, at_step=fuse.at_step)
+    member = None if number is None else Member(number)
+    service = CloudService(load_cloud(config), roles=roles, member=member, at_step=fuse.at_step)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: service.end())
     reader(channel, lambda line: _obey(line, fuse, service), service.end)

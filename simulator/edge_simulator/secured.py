@@ -13,10 +13,12 @@ from typing import Self
 
 from edge_cloud.brokers.folder import write_mosquitto, write_revocations
 from edge_cloud.brokers.mosquitto import Listener
+from edge_cloud.config import IngestConfig
 from edge_cloud.identity.authority import Authority
 from edge_cloud.identity.devices import Devices
 from edge_cloud.identity.enrolment import Enrolment
 from edge_cloud.identity.server import EnrolmentServer
+from edge_cloud.links import client_ids
 from edge_cloud.store import Store
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import SyncConfig
@@ -40,21 +42,30 @@ class SecuredCloud:
         folder: For everything.
         clock: Of the authority and of its book; TLS itself judges by the machine's.
         topics: The topic tree.
+        processes: How many ingesters share the rows, for the broker's access list.
+        days: Life of a device's certificate.
     """
 
     def __init__(
-        self, folder: Path, *, clock: Clock | None = None, topics: Topics | None = None
+        self,
+        folder: Path,
+        *,
+        clock: Clock | None = None,
+        topics: Topics | None = None,
+        processes: int = 1,
+        days: float = 90.0,
     ) -> None:
         self.folder = folder
         self.clock = clock or SystemClock()
         self.topics = topics or Topics()
+        self._roles = client_ids(IngestConfig(processes=processes))
         self.store = Store(folder / "store", clock=self.clock)
         self.authority = Authority.create(folder / "ca", "edge-simulator", self.clock)
         self.devices = Devices(self.store, self.clock)
         self.broker = Broker("mosquitto", folder / "broker", configure=self._configure)
-        enrolment = Enrolment(self.authority, self.devices, days=90)
+        enrolment = Enrolment(self.authority, self.devices, days=days)
         shown = self.authority.server(folder / "ca", _NAMES, stem="enroll")
-        self._server = EnrolmentServer("127.0.0.1", 0, shown, enrolment)
+        self._server = EnrolmentServer("127.0.0.1", 0, shown, enrolment, self.clock)
         self._thread = threading.Thread(target=self._server.run, name="identity")
 
     def __enter__(self) -> Self:
@@ -134,6 +145,7 @@ class SecuredCloud:
         """Pass on who is out, as ``cloud revoke`` does."""
         write_revocations(
             self.folder / "broker",
+            roles=self._roles,
             authority=self.authority,
             devices=self.devices,
             topics=self.topics,
@@ -147,6 +159,7 @@ class SecuredCloud:
             folder,
             Listener(folder=folder, data=folder, port=port, bind="127.0.0.1"),
             names=_NAMES,
+            roles=self._roles,
             authority=self.authority,
             devices=self.devices,
             topics=self.topics,

@@ -30,6 +30,25 @@ def test_every_test_that_is_named_exists() -> None:
     assert sorted(NAMED - there) == []
 
 
+def test_every_event_that_is_told_is_logged() -> None:
+    """No alarm is promised whose name nobody logs."""
+    page = (ROOT / "docs/reference/security.md").read_text()
+    told = re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \|", page, re.MULTILINE)
+    sources = [
+        path.read_text()
+        for folder in ("edge_runtime", "cloud/edge_cloud")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+
+    logged = {
+        name
+        for text in sources
+        for name in re.findall(r"log\.\w+\(\s*\"([a-z_]+\.[a-z_]+)\"", text)
+    }
+    assert len(told) >= 8
+    assert sorted(set(told) - logged) == []
+
+
 def test_every_attack_that_is_tested_is_named() -> None:
     """Each test of this folder stands in the table."""
     files = [

@@ -167,6 +167,7 @@ def test_keys_are_made_private(shell: Shell) -> None:
         (("rescore", "CONFIG", "nobody@1"), 2),
         (("publish", "CONFIG", "missing", "--key", "release.key"), 1),
         (("labels", "import", "CONFIG", "missing.csv"), 2),
+        (("ingest", "CONFIG", "--alone"), 2),
     ],
 )
 def test_mistakes_have_their_exit_codes(shell: Shell, words: tuple[str, ...], code: int) -> None:
@@ -187,7 +188,7 @@ def test_up_ends_cleanly_on_a_signal(shell: Shell) -> None:
 
     child.send_signal(signal.SIGTERM)
 
-    assert child.wait(timeout=30) == 0
+    assert child.wait(timeout=90) == 0
 
 
 def test_poison_is_shown_replayed_and_dropped(shell: Shell) -> None:

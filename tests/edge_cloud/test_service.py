@@ -42,7 +42,7 @@ from edge_runtime.types import Windows
 from .conftest import HOUR_NS, T0_NS, windows_of
 
 TOPICS = Topics()
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 
 
 class Device:

@@ -240,7 +240,7 @@ def refused(tmp_path: Path, convert_it: Callable[[], object]) -> EdgeError:
 @pytest.mark.parametrize("name", ["ic_resnet8_float.onnx", "hello_world_float.tflite"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.999])
 def test_a_truncated_file_is_refused(tmp_path: Path, made: Made, name: str, share: float) -> None:
-    """Wherever it ends."""
+    """Wherever it ends, and by the name it was given."""
     content = (MODELS / name).read_bytes()
     path = tmp_path / name
     path.write_bytes(content[: int(share * len(content))])
@@ -248,6 +248,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, made: Made, name: str, shar
     error = refused(tmp_path, lambda: made(path))
 
     assert error.exit_code == 1
+    assert error.where.startswith(str(path))
 
 
 def test_an_operator_of_somebody_else_is_refused_by_name(tmp_path: Path, made: Made) -> None:

@@ -19,6 +19,9 @@ SHOWN = {
     ("sklearn", "onnx"),
     ("keras", "tflite"),
     ("savedmodel", "tflite"),
+    ("keras", "onnx"),
+    ("savedmodel", "onnx"),
+    ("tflite", "onnx"),
 }
 
 

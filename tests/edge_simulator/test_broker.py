@@ -78,7 +78,7 @@ def _connect(port: int) -> bytes:
     """Send an MQTT 3.1.1 CONNECT and return the CONNACK."""
     client = b"test"
     body = b"\x00\x04MQTT\x04\x02\x00\x3c" + struct.pack(">H", len(client)) + client
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(bytes([0x10, len(body)]) + body)
         return connection.recv(4)
 
@@ -96,5 +96,5 @@ def test_a_killed_broker_comes_back_on_its_port(kind: BrokerKind, tmp_path: Path
         broker.restart()
 
         assert broker.is_alive and broker.pid != pid
-        with socket.create_connection((broker.host, port), timeout=5):
+        with socket.create_connection((broker.host, port), timeout=60):
             assert broker.port == port

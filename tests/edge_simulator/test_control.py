@@ -71,7 +71,7 @@ def test_a_hang_up_ends_the_reader(ends: tuple[Channel, Channel]) -> None:
     near.send({"stop": True})
     near.close()
 
-    assert ended.wait(5)
+    assert ended.wait(60)
     thread.join(5)
     assert seen == [{"stop": True}]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from edge_simulator.chaos.plan import BROKER, INGEST, Kill
+from edge_simulator.chaos.plan import BROKER, INGEST, Kill, ingests_of
 from edge_simulator.fuse import DEVICE_STEPS, INGEST_STEPS
 
 from .conftest import DEVICE, Scene
@@ -47,6 +47,21 @@ def test_an_ingest_killed_at_any_step_stores_each_row_once(scene: Scene, step: s
 
     for passings in (1, 2):
         scene.killed_at(INGEST, step, passings)
+
+    scene.balance()
+
+
+@pytest.mark.mosquitto
+@pytest.mark.parametrize("step", INGEST_STEPS)
+def test_of_two_ingests_either_may_be_killed_at_any_step(
+    mosquitto_scene: Callable[..., Scene], step: str
+) -> None:
+    """They share the rows; what one had in hand when it ended is stored once, by either."""
+    scene = mosquitto_scene(ingests=2)
+    scene.flow()
+
+    for name in ingests_of(2):
+        scene.killed_at(name, step)
 
     scene.balance()
 

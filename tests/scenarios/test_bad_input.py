@@ -605,7 +605,7 @@ def _started(bench: Bench, when: str, digest: str) -> subprocess.Popen[str]:
 
 def _ended(child: subprocess.Popen[str]) -> int:
     try:
-        child.communicate(timeout=40)
+        child.communicate(timeout=90)
     except subprocess.TimeoutExpired:
         child.kill()
         child.communicate()

@@ -30,7 +30,7 @@ from edge_simulator.broker import Broker, BrokerKind, free_port
 
 ROWS, LENGTH = 400, 8
 DEVICE = "bench-1"
-LIMIT_S = 40.0
+LIMIT_S = 90.0
 BROKERS = ["iotcore", pytest.param("mosquitto", marks=pytest.mark.mosquitto)]
 
 
@@ -169,9 +169,13 @@ def test_a_cloud_killed_while_rows_flow_stores_each_once(place: Path) -> None:
         for _ in range(2):
             before = device.status().counters.get("rows_acked_total", 0)
             with _cloud(place) as cloud:
+                # On a slow machine the first cloud may have stored all before it dies.
                 _wait_for(
                     "an acknowledgement",
-                    lambda: device.status().counters.get("rows_acked_total", 0) > before,  # noqa: B023
+                    lambda: (
+                        device.status().counters.get("rows_acked_total", 0) > before  # noqa: B023
+                        or not thread.is_alive()
+                    ),
                 )
                 os.kill(cloud.pid, signal.SIGKILL)
                 cloud.wait(LIMIT_S)
@@ -200,10 +204,12 @@ EdgeDevice(load_device(Path(sys.argv[1])), on_event=tell).run(stays=True)
 def test_a_device_killed_at_the_swap_loses_no_window(place: Path) -> None:
     """Killed when the new base goes live, it comes back and answers every window once."""
     config = place / "device.yaml"
-    config.write_text(config.read_text().replace("block: 5", "block: 5, speed: 60"))
     second = _bundle(place, "2", 2.0)
 
     with _broker(place, "iotcore"), _cloud(place):
+        unpaced = config.read_text()
+        # Rows flow for half a minute, so that the update comes among them on a slow machine.
+        config.write_text(unpaced.replace("block: 5", "block: 5, speed: 12"))
         child = subprocess.Popen(
             [sys.executable, "-c", KILL_AT_SWAP, str(config)], stdout=subprocess.PIPE, text=True
         )
@@ -214,6 +220,7 @@ def test_a_device_killed_at_the_swap_loses_no_window(place: Path) -> None:
         done = _cli("cloud", "publish", str(place / "cloud.yaml"), str(second), "--key", key)
         child.wait(LIMIT_S)
         child.stdout.close()
+        config.write_text(unpaced)
         device = _run(place, drain_s=LIMIT_S)
 
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from edge_runtime.sync.paho import PahoTransport
 from edge_runtime.sync.state import StateStore
 from edge_runtime.types import Table
 from edge_simulator.broker import Broker
+from edge_simulator.secured import SecuredCloud
 
 ROWS, BLOCK, MEMBERS, DEVICES, KILLS = 6000, 50, 3, 3, 8
 PATIENCE_S = 120.0
@@ -34,7 +36,7 @@ PATIENCE_S = 120.0
 class Device:
     """An outbox and its link to the broker, on a thread of its own."""
 
-    def __init__(self, folder: Path, name: str, port: int) -> None:
+    def __init__(self, folder: Path, name: str, config: SyncConfig) -> None:
         clock = SystemClock()
         self.name = name
         self.state = StateStore(folder / f"{name}-state.db", clock)
@@ -46,7 +48,6 @@ class Device:
             config=OutboxConfig(),
             clock=clock,
         )
-        config = SyncConfig(port=port)
         transport = PahoTransport(config, name, clock)
         self.link = Link(name, transport, self.outbox, self.state, clock, lambda _: (), config)
         self._stop = threading.Event()
@@ -74,7 +75,7 @@ def port(tmp_path: Path) -> Iterator[int]:
         yield broker.port
 
 
-Start = Callable[..., "subprocess.Popen[bytes]"]
+Start = Callable[[str], "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
@@ -91,17 +92,20 @@ def config(tmp_path: Path, port: int) -> Path:
 @pytest.fixture
 def start(tmp_path: Path, config: Path) -> Iterator[Start]:
     """Run a verb of that cloud until the test ends; no member outlives it."""
-    started = []
+    with ExitStack() as stack:
+        yield lambda verb: stack.enter_context(started(tmp_path, config, verb))
 
-    def run(verb: str) -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-m", "edge_runtime.cli", "cloud", verb, str(config)]
-        with (tmp_path / "cloud.log").open("wb") as log:
-            started.append(subprocess.Popen(words, stderr=log))
+
+@contextmanager
+def started(folder: Path, config: Path, verb: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a verb of a cloud for a while; no member outlives it."""
+    words = [sys.executable, "-m", "edge_runtime.cli", "cloud", verb, str(config)]
+    with (folder / "cloud.log").open("wb") as log:
+        process = subprocess.Popen(words, stderr=log)
+    try:
         wait_until(lambda: len(members_under(config)) == MEMBERS, "the members do not start")
-        return started[-1]
-
-    yield run
-    for process in started:
+        yield process
+    finally:
         process.terminate()
         process.wait(PATIENCE_S)
     wait_until(lambda: members_under(config) == [], "members outlive their cloud")
@@ -136,7 +140,9 @@ def test_members_that_are_killed_at_any_instant_store_each_row_once(
     """Three devices, three members on one shared subscription, one of them killed now and again."""
     chance = random.Random(7)
     start("ingest")
-    devices = [Device(tmp_path, f"pump-{number}", port) for number in range(DEVICES)]
+    devices = [
+        Device(tmp_path, f"pump-{number}", SyncConfig(port=port)) for number in range(DEVICES)
+    ]
     killed = 0
     for first in range(0, ROWS, BLOCK):
         for device in devices:
@@ -168,7 +174,7 @@ def test_one_command_runs_the_members_and_all_other_roles(
 ) -> None:
     """Rows go to the members, signs of life to the registry, and a signal ends all of them."""
     up = start("up")
-    device = Device(tmp_path, "pump-1", port)
+    device = Device(tmp_path, "pump-1", SyncConfig(port=port))
     device.commit(0)
     wait_until(lambda: not device.outbox.rows, "rows are left on the device")
     store = Store(tmp_path / "store")
@@ -189,6 +195,29 @@ def test_members_end_with_a_cloud_that_is_killed(config: Path, start: Start) -> 
     start("ingest").kill()
 
     wait_until(lambda: members_under(config) == [], "members outlive their cloud")
+
+
+@pytest.mark.slow
+@pytest.mark.mosquitto
+def test_members_share_the_rows_of_a_broker_that_knows_who_is_who(tmp_path: Path) -> None:
+    """Each shows a certificate of its own and may do what an ingest must."""
+    with SecuredCloud(tmp_path, processes=MEMBERS) as cloud:
+        cloud.broker.start()
+        cloud.enroll("pump-1")
+        config = tmp_path / "cloud.yaml"
+        config.write_text(
+            f"store: {tmp_path}/store\ncompact_s: null\n"
+            f"broker: {{host: localhost, port: {cloud.broker.port}, tls: on}}\n"
+            f"identity: {{names: [localhost], ca: {cloud.authority.folder}}}\n"
+            f"ingest: {{processes: {MEMBERS}}}\n"
+        )
+        with started(tmp_path, config, "ingest"):
+            device = Device(tmp_path, "pump-1", cloud.link(cloud.place("pump-1")))
+            device.commit(0)
+            wait_until(lambda: not device.outbox.rows, "rows are left on the device")
+            device.close()
+
+        assert stored(cloud.store, "pump-1").total() == BLOCK
 
 
 def stored(store: Store, device: str) -> Counter[int]:

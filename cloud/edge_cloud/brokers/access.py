@@ -8,16 +8,13 @@ import msgspec
 
 from edge_runtime.sync.topics import Topics
 
-__all__ = ["DEVICE", "MAX_PACKET_BYTES", "ROLES", "Rule", "device_rules", "role_rules"]
+__all__ = ["DEVICE", "MAX_PACKET_BYTES", "Rule", "device_rules", "role_rules"]
 
 MAX_PACKET_BYTES = 128 * 1024
 """Largest MQTT packet: a payload of 96 KiB, its topic and properties."""
 
 DEVICE = "\0"
 """Stands in a rule where a broker puts the client's own name."""
-
-ROLES = ("cloud-ingest", "cloud-registry")
-"""Client ids of the cloud's own links."""
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -53,4 +50,5 @@ def role_rules(topics: Topics) -> tuple[Rule, ...]:
         Rule("read", f"{root}/d/+/up/#"),
         Rule("write", f"{root}/d/+/dn/#"),
         Rule("write", f"{root}/all/#"),
+        Rule("read", f"{root}/all/#"),
     )

@@ -9,13 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from edge_cloud.brokers.access import (
-    MAX_PACKET_BYTES,
-    ROLES,
-    Rule,
-    device_rules,
-    role_rules,
-)
+from edge_cloud.brokers.access import MAX_PACKET_BYTES, Rule, device_rules, role_rules
 from edge_runtime.sync.topics import Topics
 
 __all__ = ["ACL_NAME", "access_list", "configuration"]
@@ -69,11 +63,17 @@ authorization {{
 """
 
 
-def access_list(topics: Topics, revoked: Iterable[str]) -> str:
-    """Return ``acl.conf``: the first rule that matches decides."""
+def access_list(topics: Topics, roles: Iterable[str], revoked: Iterable[str]) -> str:
+    """Return ``acl.conf``: the first rule that matches decides.
+
+    Args:
+        topics: The topic tree.
+        roles: Client ids of the cloud's own links.
+        revoked: Devices that may do nothing any more.
+    """
     lines = ["%% Written by edge-runtime broker-config emqx; written again, it is replaced."]
     lines += [f'{{deny, {{user, "{device}"}}, all, ["#"]}}.' for device in sorted(revoked)]
-    for role in ROLES:
+    for role in roles:
         lines += [_allowed(rule, f'{{user, "{role}"}}') for rule in role_rules(topics)]
     lines += [_allowed(rule, "all") for rule in device_rules(topics)]
     return "\n".join([*lines, "{deny, all}."]) + "\n"

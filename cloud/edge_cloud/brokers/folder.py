@@ -26,6 +26,7 @@ def write_mosquitto(
     listener: mosquitto.Listener,
     *,
     names: Sequence[str],
+    roles: Sequence[str],
     authority: Authority,
     devices: Devices,
     topics: Topics,
@@ -36,13 +37,14 @@ def write_mosquitto(
         folder: Where to.
         listener: Where it listens, and where it will find the files.
         names: By which devices reach the broker.
+        roles: Client ids of the cloud's own links.
         authority: Signs its certificate.
         devices: Says who is out.
         topics: The topic tree.
     """
     files = _write_credentials(folder, names, authority)
     acl = mosquitto.access_list(
-        topics, devices.revoked(), has_loopback=listener.loopback_port is not None
+        topics, roles, devices.revoked(), has_loopback=listener.loopback_port is not None
     )
     return [
         *files,
@@ -58,6 +60,7 @@ def write_emqx(
     configuration: str,
     *,
     names: Sequence[str],
+    roles: Sequence[str],
     authority: Authority,
     devices: Devices,
     topics: Topics,
@@ -68,6 +71,7 @@ def write_emqx(
         folder: Where to.
         configuration: Of the listener.
         names: By which devices reach the broker.
+        roles: Client ids of the cloud's own links.
         authority: Signs its certificate.
         devices: Says who is out.
         topics: The topic tree.
@@ -76,14 +80,26 @@ def write_emqx(
     return [
         *files,
         _write(folder / "emqx.conf", configuration),
-        _write(folder / emqx.ACL_NAME, emqx.access_list(topics, devices.revoked())),
+        _write(folder / emqx.ACL_NAME, emqx.access_list(topics, roles, devices.revoked())),
     ]
 
 
 def write_revocations(
-    folder: Path, *, authority: Authority, devices: Devices, topics: Topics
+    folder: Path,
+    *,
+    roles: Sequence[str],
+    authority: Authority,
+    devices: Devices,
+    topics: Topics,
 ) -> list[Path]:
     """Write again what says who is out, for the kind of broker whose files are there.
+
+    Args:
+        folder: What ``broker-config`` wrote.
+        roles: Client ids of the cloud's own links.
+        authority: Signs the list of revoked certificates.
+        devices: Says who is out.
+        topics: The topic tree.
 
     Raises:
         ConfigError: Nothing that ``broker-config`` wrote is there.
@@ -91,10 +107,10 @@ def write_revocations(
     acl = folder / mosquitto.ACL_NAME
     if acl.is_file():
         has_loopback = "# Without a name" in acl.read_text()
-        text = mosquitto.access_list(topics, devices.revoked(), has_loopback=has_loopback)
+        text = mosquitto.access_list(topics, roles, devices.revoked(), has_loopback=has_loopback)
         return [_write(acl, text, mode=0o600), _write_list(folder, authority, devices)]
     if (folder / emqx.ACL_NAME).is_file():
-        text = emqx.access_list(topics, devices.revoked())
+        text = emqx.access_list(topics, roles, devices.revoked())
         return [_write(folder / emqx.ACL_NAME, text)]
     raise ConfigError(
         "the folder holds no access list",

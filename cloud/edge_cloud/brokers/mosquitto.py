@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_cloud.brokers.access import MAX_PACKET_BYTES, ROLES, device_rules, role_rules
+from edge_cloud.brokers.access import MAX_PACKET_BYTES, device_rules, role_rules
 from edge_runtime.sync.topics import Topics
 
 __all__ = ["ACL_NAME", "REVOKED_NAME", "Listener", "access_list", "configuration"]
@@ -92,20 +92,23 @@ def _loopback(listener: Listener) -> list[str]:
     ]
 
 
-def access_list(topics: Topics, revoked: Iterable[str], *, has_loopback: bool = False) -> str:
+def access_list(
+    topics: Topics, roles: Iterable[str], revoked: Iterable[str], *, has_loopback: bool = False
+) -> str:
     """Return the access list.
 
     Args:
         topics: The topic tree.
+        roles: Client ids of the cloud's own links.
         revoked: Devices that may do nothing any more.
         has_loopback: Whether a client without a name is a program of the broker's machine.
     """
-    roles = [f"topic {rule.access} {rule.filter}" for rule in role_rules(topics)]
+    of_roles = [f"topic {rule.access} {rule.filter}" for rule in role_rules(topics)]
     lines = ["# Written by edge-runtime broker-config mosquitto; written again, it is replaced."]
     if has_loopback:
-        lines += ["", "# Without a name: on the loopback listener alone.", *roles]
-    for role in ROLES:
-        lines += ["", f"user {role}", *roles]
+        lines += ["", "# Without a name: on the loopback listener alone.", *of_roles]
+    for role in roles:
+        lines += ["", f"user {role}", *of_roles]
     for device in sorted(revoked):
         lines += ["", f"user {device}", "topic deny #"]
     lines += ["", "# Everybody with a certificate; %u is the name in it."]

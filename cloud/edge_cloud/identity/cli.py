@@ -10,6 +10,7 @@ from edge_cloud.brokers.folder import reload_broker, write_revocations
 from edge_cloud.config import CloudConfig, IdentityConfig, load_cloud
 from edge_cloud.identity.authority import Authority
 from edge_cloud.identity.devices import Device, Devices
+from edge_cloud.links import client_ids
 from edge_cloud.store import Store
 from edge_cloud.verbs import Verbs, tell, verb, with_config
 from edge_runtime.errors import ConfigError
@@ -149,6 +150,7 @@ def _tell_broker(config: CloudConfig, devices: Devices) -> str:
         return "the broker does not know yet: run broker-config again, and reload it"
     write_revocations(
         identity.broker_folder,
+        roles=client_ids(config.ingest),
         authority=Authority(config.authority),
         devices=devices,
         topics=Topics(config.root),

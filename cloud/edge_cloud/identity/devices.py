@@ -36,7 +36,7 @@ class Device(msgspec.Struct, frozen=True):
         serial: Number of the machine it was invited for.
         not_after_ns: Until when its newest certificate is good; None without one.
         seen_ns: When it last said that it lives; None if never.
-        is_online: Whether that was not its farewell.
+        is_online: Whether that was not its farewell, and it is not out.
     """
 
     device: str
@@ -150,7 +150,7 @@ class Devices:
                     f"device {device!r} is not known",
                     where="cloud revoke",
                     expected="one that was enrolled here",
-                    remedy="List them: edge-runtime cloud devices list CLOUD.yaml.",
+                    remedy="List them: edge-runtime cloud devices CLOUD.yaml.",
                 )
             self._set_state(connection, device, "revoked")
             connection.execute("DELETE FROM claim WHERE device=?", (device,))
@@ -182,7 +182,7 @@ class Devices:
             " FROM device d LEFT JOIN life ON life.device=d.device ORDER BY d.device"
         )
         return [
-            Device(device, state, serial, not_after_ns, seen_ns, _is_online(life))
+            Device(device, state, serial, not_after_ns, seen_ns, _is_online(state, life))
             for device, state, serial, not_after_ns, seen_ns, life in rows
         ]
 
@@ -197,8 +197,9 @@ class Devices:
         )
 
 
-def _is_online(life: bytes | None) -> bool:
-    return life is not None and decode(life, Life).is_online
+def _is_online(state: DeviceState, life: bytes | None) -> bool:
+    # The farewell of a device that is out is not heard.
+    return state != "revoked" and life is not None and decode(life, Life).is_online
 
 
 def _check_device(device: str) -> None:

@@ -20,7 +20,10 @@ import msgspec
 
 from edge_cloud.identity.authority import Credentials
 from edge_cloud.identity.enrolment import Enrolment, Peer
+from edge_cloud.identity.refusals import Refusals
+from edge_runtime.clock import SystemClock
 from edge_runtime.errors import ConfigError, EdgeError, RequestError, WireError
+from edge_runtime.ports import Clock
 from edge_runtime.sync.identity.messages import (
     AUTHORITY_PATH,
     ENROLL_PATH,
@@ -54,6 +57,7 @@ class EnrolmentServer:
         port: TCP port; 0 takes a free one.
         credentials: What it shows.
         enrolment: Decides.
+        clock: Tells when an address that was refused too often is listened to again.
 
     Attributes:
         port: Where it listens.
@@ -63,7 +67,12 @@ class EnrolmentServer:
     """
 
     def __init__(
-        self, host: str, port: int, credentials: Credentials, enrolment: Enrolment
+        self,
+        host: str,
+        port: int,
+        credentials: Credentials,
+        enrolment: Enrolment,
+        clock: Clock | None = None,
     ) -> None:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -72,7 +81,9 @@ class EnrolmentServer:
         self._context.verify_mode = ssl.CERT_OPTIONAL
         self.use(credentials)
         try:
-            self._server = _Server((host, port), self._context, enrolment)
+            self._server = _Server(
+                (host, port), self._context, enrolment, Refusals(clock or SystemClock())
+            )
         except OSError as error:
             raise ConfigError(
                 f"enrolment cannot be served on {host}:{port}: {error.strerror or error}",
@@ -102,12 +113,17 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def __init__(
-        self, address: tuple[str, int], context: ssl.SSLContext, enrolment: Enrolment
+        self,
+        address: tuple[str, int],
+        context: ssl.SSLContext,
+        enrolment: Enrolment,
+        refusals: Refusals,
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._context = context
         self._room = threading.BoundedSemaphore(_CONNECTIONS)
         self.enrolment = enrolment
+        self.refusals = refusals
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
@@ -159,16 +175,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Enroll or renew."""
+        if self.server.refusals.are_too_many(self.client_address[0]):
+            self._refuse(429, "too many requests of this address were refused; wait a minute")
+            return
         try:
             self._send(200, self._answer())
-        except RequestError as error:
-            log.warning("enrolment.refused", extra={"why": error.what, "path": self.path})
-            self._refuse(_STATUS.get(error.kind, 400), error.what)
-        except WireError as error:
-            self._refuse(400, error.what)
+        except (RequestError, WireError) as error:
+            self._note_refusal(error.what)
+            kind = error.kind if isinstance(error, RequestError) else "invalid"
+            self._refuse(_STATUS.get(kind, 400), error.what)
         except EdgeError as error:
             log.error("enrolment.failed", extra={"why": str(error)})
             self._refuse(503, "the cloud cannot answer now")
+
+    def _note_refusal(self, why: str) -> None:
+        client = self.client_address[0]
+        log.warning("enrolment.refused", extra={"why": why, "path": self.path, "client": client})
+        if self.server.refusals.note(client):
+            log.error("enrolment.client_held_off", extra={"client": client})
 
     def _answer(self) -> Issued:
         if self.path == ENROLL_PATH:

@@ -11,7 +11,7 @@ from edge_converters.contracts import Format, Request
 from edge_converters.sidecars import Sidecar, read_sidecar
 from edge_converters.stages.load import Facts
 from edge_runtime.config.convert import load_yaml
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, EdgeError
 from edge_runtime.spec import ChannelSpec, Limit, ModelSpec, WindowSpec
 from edge_runtime.update.bare import ModelQuestion
 from edge_runtime.update.derived import derive_bundle
@@ -54,7 +54,11 @@ def describe(file: Path, form: Format, facts: Facts, request: Request) -> Descri
         limit_mb=min(request.limits.memory_mb, 4096),
         limit_s=min(request.limits.seconds, 60.0),
     )
-    derived = derive_bundle(file, question, rate_hz=request.rate_hz, warm_up=request.warm_up)
+    try:
+        derived = derive_bundle(file, question, rate_hz=request.rate_hz, warm_up=request.warm_up)
+    except EdgeError as error:
+        error.where = error.where.replace(str(file), request.model)
+        raise
     spec, assumed = derived.bundle.spec, derived.assumed
     sidecar = _sidecar(file, form, request)
     if request.spec is not None:

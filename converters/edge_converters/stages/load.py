@@ -11,13 +11,20 @@ import numpy as np
 
 from edge_converters.contracts import Format, Kind, Loaded, Request
 from edge_converters.forests import isolation_forest
-from edge_converters.paths import route
+from edge_converters.paths import Route, route
 from edge_converters.workers.ask import Answer, ask
 from edge_converters.workers.environments import find_worker
 
 __all__ = ["Facts", "load"]
 
-_JOBS = {"sklearn": "sklearn_models.convert", "keras": "keras_models.convert"}
+_JOBS: dict[tuple[Kind, Format], str] = {
+    ("sklearn", "onnx"): "sklearn_models.convert",
+    ("keras", "tflite"): "keras_models.to_tflite",
+    ("savedmodel", "tflite"): "keras_models.to_tflite",
+    ("keras", "onnx"): "keras_models.to_onnx",
+    ("savedmodel", "onnx"): "keras_models.to_onnx",
+    ("tflite", "onnx"): "tflite_files.to_onnx",
+}
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -61,7 +68,7 @@ def load(
     worker = find_worker(way.worker, request.model)
     told = ask(
         worker,
-        _JOBS[way.worker],
+        _JOBS[kind, form],
         {
             "model": str(Path(request.model).resolve()),
             "folder": str(folder),
@@ -71,7 +78,7 @@ def load(
         request.limits,
         where=request.model,
     )
-    return _loaded(request, kind, form, folder, told), _facts(told)
+    return _loaded(request, way, folder, told), _facts(told)
 
 
 def _copied(request: Request, kind: Kind, form: Format, folder: Path) -> Loaded:
@@ -80,31 +87,27 @@ def _copied(request: Request, kind: Kind, form: Format, folder: Path) -> Loaded:
     return Loaded(kind, form, file, "", None, None, (), 0.0)
 
 
-def _loaded(request: Request, kind: Kind, form: Format, folder: Path, told: Answer) -> Loaded:
-    file = folder / f"{_stem(request.model)}.{form}"
+def _loaded(request: Request, way: Route, folder: Path, told: Answer) -> Loaded:
+    file = folder / f"{_stem(request.model)}.{way.format}"
     content = Path(told.result["file"])
     if told.result.get("emitter") == "isolation-forest":
         rows = np.load(folder / "inputs.npy", mmap_mode="r")
         file.write_bytes(isolation_forest(content, rows.shape[1]))
     elif content != file:
         content.rename(file)
-    notes = [f"converted by {told.result['version']} in the worker {_worker_of(kind)}"]
+    notes = [f"converted by {told.result['version']} in the worker {way.worker}"]
     if told.network != "none":
         notes.append(f"the worker's network could not be taken away: {told.network}")
     return Loaded(
-        kind,
-        form,
+        way.source,
+        way.format,
         file,
-        _worker_of(kind),
+        way.worker,
         folder / "inputs.npy",
         folder / "outputs.npy",
         tuple(notes),
         told.seconds,
     )
-
-
-def _worker_of(kind: Kind) -> str:
-    return "keras" if kind == "savedmodel" else kind
 
 
 def _facts(told: Answer) -> Facts:

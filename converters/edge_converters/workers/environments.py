@@ -75,7 +75,7 @@ class Environment(msgspec.Struct, frozen=True):
 ENVIRONMENTS: dict[str, Environment] = {
     one.name: one
     for one in (
-        Environment("keras", "Keras and SavedModel to TFLite", 1500),
+        Environment("keras", "Keras and SavedModel to TFLite; all three to ONNX", 1550),
         Environment("sklearn", "scikit-learn to ONNX", 350),
         Environment("verify-legacy", "proves files on tflite-runtime 2.14", 80, ((3, 11), (3, 11))),
     )

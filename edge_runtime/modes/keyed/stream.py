@@ -46,6 +46,7 @@ from edge_runtime.pipeline import (
 )
 from edge_runtime.ports import Choice, Clock, Source, SourceHealth
 from edge_runtime.profiles import explain_choice
+from edge_runtime.sync.hold import hold
 from edge_runtime.sync.state import StateStore
 from edge_runtime.types import Frame, Output
 from edge_runtime.version import __version__
@@ -160,6 +161,7 @@ class KeyedStream:
     def _open(self, stack: ExitStack) -> None:
         """Open everything in the order of its need; the stack closes it in reverse."""
         folder = Path(self._config.state)
+        stack.enter_context(hold(folder))
         state = StateStore(folder / "state.db", self._clock)
         stack.callback(state.close)
         epoch, _ = state.start()

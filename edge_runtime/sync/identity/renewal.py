@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 # A clock may jump while nobody looks, so the longest sleep is short against any life.
 _LOOK_S = 3600.0
+# By a clock that is far ahead the next certificate is old at once.
+_SHORTEST_S = 10.0
 _FIRST_S, _LAST_S = 60.0, 6 * 3600.0
 
 
@@ -57,19 +59,19 @@ class Renewal:
         if validity is None:
             return _LOOK_S
         now_s = self._clock.now_ns() / 1e9
-        if now_s < validity.renew_at_s:
-            return min(_LOOK_S, validity.renew_at_s - now_s)
-        try:
-            self._renew(validity, now_s)
-        except EdgeError as error:
-            return self._note_failure(error, validity)
-        return _LOOK_S
+        if now_s >= validity.renew_at_s:
+            try:
+                validity = self._renewed(validity, now_s)
+            except EdgeError as error:
+                return self._note_failure(error, validity)
+        return min(_LOOK_S, max(validity.renew_at_s - now_s, _SHORTEST_S))
 
-    def _renew(self, validity: Validity, now_s: float) -> None:
+    def _renewed(self, validity: Validity, now_s: float) -> Validity:
         fresh = renew(self._folder, validity, now_s=now_s)
         self._backoff.reset()
         self._is_failing = False
         log.info("identity.renewed", extra={"not_after_s": fresh.not_after_s})
+        return fresh
 
     def _note_failure(self, error: EdgeError, validity: Validity) -> float:
         if not self._is_failing:

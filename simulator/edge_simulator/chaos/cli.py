@@ -29,6 +29,7 @@ _SHOWN = (
     "seed",
     "kills",
     "kills_a_minute",
+    "kills_of_ingests",
     "rows_made",
     "rows_stored",
     "rows_duplicated",
@@ -43,10 +44,10 @@ _SHOWN = (
 
 
 class SimulateChaos:
-    """Kill devices, ingest and broker while links break and disks fill; then close the books."""
+    """Kill devices, ingests and broker while links break and disks fill; then close the books."""
 
     name = "simulate chaos"
-    help = "kill devices, ingest and broker at random, break links, fill disks: is a row lost?"
+    help = "kill devices, ingests and broker at random, break links, fill disks: is a row lost?"
     example = "edge-runtime simulate chaos --seed 7 --seconds 60"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
@@ -56,6 +57,7 @@ class SimulateChaos:
         add("--seconds", type=float, default=60.0, metavar="S", help="how long it goes on (60)")
         add("--kills", type=float, default=90.0, metavar="N", help="planned a minute (90)")
         add("--devices", type=int, default=3, metavar="N", help="how many (3)")
+        add("--ingests", type=int, default=2, metavar="N", help="that share the rows (2)")
         add("--rows", type=float, default=100.0, metavar="N", help="a second and device (100)")
         add("--broker", choices=("auto", "mosquitto", "iotcore"), default="auto")
         add("--report", type=Path, default=Path("chaos.json"), metavar="FILE", help="(chaos.json)")
@@ -75,7 +77,7 @@ class SimulateChaos:
             return 0
         sys.stderr.write(f"seed {options.seed}: --seed {options.seed} repeats the plan\n")
         progress = _Progress(options.seconds)
-        with terminated_like_interrupted(), _folder(args.out) as folder:
+        with terminated_like_interrupted(), _quiet(), _folder(args.out) as folder:
             try:
                 report = run.run(options, folder, progress.show)
             except KeyboardInterrupt:
@@ -94,6 +96,7 @@ def _options(args: argparse.Namespace) -> Options:
         ("seconds", 1.0, 86_400.0),
         ("kills", 1.0, 1000.0),
         ("devices", 1, 50),
+        ("ingests", 1, 8),
         ("rows", 1.0, 10_000.0),
     ):
         if not low <= getattr(args, name) <= high:
@@ -107,9 +110,22 @@ def _options(args: argparse.Namespace) -> Options:
         seconds=args.seconds,
         per_minute=args.kills,
         devices=args.devices,
+        ingests=args.ingests,
         rows_per_s=args.rows,
         broker=args.broker,
     )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to ourselves what our own links say about kills."""
+    logger = logging.getLogger("edge_runtime")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager
@@ -138,7 +154,6 @@ class _Progress:
         self._seconds = seconds
         self._shown_s = 0.0
         self._is_shown = sys.stderr.isatty()
-        logging.getLogger("edge_runtime").setLevel(logging.ERROR)
 
     def show(self, elapsed_s: float, kills: int) -> None:
         """Show it, unless it was shown just now."""
@@ -161,7 +176,7 @@ def _text(report: Report, *, is_json: bool) -> str:
     if is_json:
         return msgspec.json.encode(report).decode()
     width = max(map(len, _SHOWN))
-    lines = [f"{name.replace('_', ' '):<{width}}  {getattr(report, name)}" for name in _SHOWN]
+    lines = [f"{name.replace('_', ' '):<{width}}  {_shown(report, name)}" for name in _SHOWN]
     for tally in report.devices:
         if not tally.is_balanced:
             lines.append(
@@ -172,3 +187,10 @@ def _text(report: Report, *, is_json: bool) -> str:
             )
     verdict = "every row made is stored once, or in a gap" if report.is_balanced else "FAILED"
     return "\n".join([*lines, verdict])
+
+
+def _shown(report: Report, name: str) -> str:
+    value = getattr(report, name)
+    if isinstance(value, dict):
+        return ", ".join(f"{n} of {what}" for what, n in value.items())
+    return str(value)

@@ -12,7 +12,18 @@ from edge_simulator.fuse import DEVICE_STEPS, INGEST_STEPS
 from edge_simulator.link.flow import Unit
 from edge_simulator.link.script import LinkFault, fault_of
 
-__all__ = ["BROKER", "INGEST", "FullDisk", "Kill", "Plan", "faults_of", "plan_of", "unit_of"]
+__all__ = [
+    "BROKER",
+    "INGEST",
+    "FullDisk",
+    "Kill",
+    "Plan",
+    "faults_of",
+    "ingests_of",
+    "kind_of",
+    "plan_of",
+    "unit_of",
+]
 
 INGEST, BROKER = "ingest", "broker"
 
@@ -39,7 +50,7 @@ class Kill(msgspec.Struct, frozen=True):
 
     Attributes:
         at_s: From the start; at a step it is set from then on.
-        victim: A device, ``ingest`` or ``broker``.
+        victim: A device, an ingest or ``broker``.
         step: Where in its work; empty for wherever it is then.
         passings: How many times the step is passed first, this one counted.
     """
@@ -88,7 +99,25 @@ class Plan(msgspec.Struct, frozen=True):
         return hashlib.sha256("\n".join(map(str, self.kills)).encode()).hexdigest()
 
 
-def plan_of(seed: int, seconds: float, *, per_minute: float, devices: Sequence[str]) -> Plan:
+def ingests_of(number: int) -> tuple[str, ...]:
+    """Return the names of so many ingests; the only one needs no number."""
+    return (INGEST,) if number == 1 else tuple(f"{INGEST}-{n + 1}" for n in range(number))
+
+
+def kind_of(victim: str) -> str:
+    """Return what a victim is: ``device``, ``ingest`` or ``broker``."""
+    kind = victim.partition("-")[0]
+    return kind if kind in (INGEST, BROKER) else "device"
+
+
+def plan_of(
+    seed: int,
+    seconds: float,
+    *,
+    per_minute: float,
+    devices: Sequence[str],
+    ingests: Sequence[str] = (INGEST,),
+) -> Plan:
     """Plan a run: half of the kills at named steps, half at random instants.
 
     Args:
@@ -96,10 +125,11 @@ def plan_of(seed: int, seconds: float, *, per_minute: float, devices: Sequence[s
         seconds: Length of the run.
         per_minute: Kills a minute, planned; some come late, when a step is not passed.
         devices: Names.
+        ingests: Names; each is killed by itself.
     """
     half = 2 * 60.0 / per_minute
-    at_steps = _kills_at_steps(_chance(seed, "steps"), seconds, half, devices)
-    anywhere = _kills_anywhere(_chance(seed, "instants"), seconds, half, devices)
+    at_steps = _kills_at_steps(_chance(seed, "steps"), seconds, half, devices, ingests)
+    anywhere = _kills_anywhere(_chance(seed, "instants"), seconds, half, devices, ingests)
     return Plan(
         seed,
         tuple(sorted([*at_steps, *anywhere], key=lambda kill: kill.at_s)),
@@ -140,23 +170,32 @@ def _instants(chance: random.Random, seconds: float, mean_s: float) -> Iterator[
 
 
 def _kills_at_steps(
-    chance: random.Random, seconds: float, mean_s: float, devices: Sequence[str]
+    chance: random.Random,
+    seconds: float,
+    mean_s: float,
+    devices: Sequence[str],
+    ingests: Sequence[str],
 ) -> Iterator[Kill]:
-    """Yield kills at steps; of ten, three hit the ingest."""
+    """Yield kills at steps; of ten, three hit an ingest."""
     for at_s in _instants(chance, seconds, mean_s):
         is_ingest = chance.random() < 0.3
-        victim = INGEST if is_ingest else chance.choice(devices)
+        victim = chance.choice(ingests if is_ingest else devices)
         step = chance.choice(INGEST_STEPS if is_ingest else DEVICE_STEPS)
         passings = chance.randint(1, _MOST_PASSINGS.get(step, 6))
         yield Kill(at_s, victim, step, passings)
 
 
 def _kills_anywhere(
-    chance: random.Random, seconds: float, mean_s: float, devices: Sequence[str]
+    chance: random.Random,
+    seconds: float,
+    mean_s: float,
+    devices: Sequence[str],
+    ingests: Sequence[str],
 ) -> Iterator[Kill]:
-    """Yield kills at random instants; of ten, two hit the ingest and two the broker."""
+    """Yield kills at random instants; of ten, two hit an ingest and two the broker."""
     for at_s in _instants(chance, seconds, mean_s):
-        victim = chance.choices([INGEST, BROKER, chance.choice(devices)], (2, 2, 6))[0]
+        victims = [chance.choice(ingests), BROKER, chance.choice(devices)]
+        victim = chance.choices(victims, (2, 2, 6))[0]
         yield Kill(at_s, victim)
 
 

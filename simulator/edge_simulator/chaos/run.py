@@ -12,7 +12,15 @@ import msgspec
 
 from edge_simulator.broker import BrokerChoice
 from edge_simulator.chaos.books import Tally
-from edge_simulator.chaos.plan import BROKER, INGEST, FullDisk, Kill, Plan, faults_of, plan_of
+from edge_simulator.chaos.plan import (
+    FullDisk,
+    Kill,
+    Plan,
+    faults_of,
+    ingests_of,
+    kind_of,
+    plan_of,
+)
 from edge_simulator.chaos.stage import Stage
 from edge_simulator.disk import can_fill
 from edge_simulator.link.script import Player
@@ -34,6 +42,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         seconds: How long things go wrong.
         per_minute: Kills a minute, planned.
         devices: How many.
+        ingests: How many; several share the rows by a shared subscription.
         rows_per_s: Samples a second of each device.
         broker: Which broker.
     """
@@ -42,6 +51,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 60.0
     per_minute: float = 90.0
     devices: int = 3
+    ingests: int = 2
     rows_per_s: float = 100.0
     broker: BrokerChoice = "auto"
 
@@ -52,7 +62,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     def plan(self) -> Plan:
         """Return what the seed plans."""
-        return plan_of(self.seed, self.seconds, per_minute=self.per_minute, devices=self.names)
+        return plan_of(
+            self.seed,
+            self.seconds,
+            per_minute=self.per_minute,
+            devices=self.names,
+            ingests=ingests_of(self.ingests),
+        )
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +81,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         kills_a_minute: While things went wrong.
         kills_at_steps: By victim and step.
         kills_anywhere: At random instants, by victim.
+        kills_of_ingests: Both together, of each ingest.
         ends_on_full_disk: Times a device did not come up on a full disk, and was started again.
         fuses_left: Planned kills at steps that were not passed any more.
         rows_made: Rows that the devices committed.
@@ -89,6 +106,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     kills_a_minute: float
     kills_at_steps: dict[str, int]
     kills_anywhere: dict[str, int]
+    kills_of_ingests: dict[str, int]
     ends_on_full_disk: int
     fuses_left: int
     rows_made: int
@@ -131,6 +149,7 @@ def run(options: Options, folder: Path, on_tick: OnTick = lambda _s, _kills: Non
     stage = Stage(
         folder,
         devices=options.names,
+        ingests=options.ingests,
         rows=rows,
         broker=options.broker,
         seed=options.seed,
@@ -245,9 +264,16 @@ def _report(
         kills=len(kills),
         kills_a_minute=round(len(kills) / seconds * 60, 1),
         kills_at_steps=dict(
-            sorted(Counter(f"{_kind(kill)} {kill.step}" for kill in kills if kill.step).items())
+            sorted(
+                Counter(
+                    f"{kind_of(kill.victim)} {kill.step}" for kill in kills if kill.step
+                ).items()
+            )
         ),
-        kills_anywhere=dict(Counter(_kind(kill) for kill in kills if not kill.step)),
+        kills_anywhere=dict(Counter(kind_of(kill.victim) for kill in kills if not kill.step)),
+        kills_of_ingests={
+            name: len(stage.victims[name].kills) for name in ingests_of(options.ingests)
+        },
         ends_on_full_disk=sum(victim.ends for victim in stage.victims.values()),
         fuses_left=sum(len(victim.doused) for victim in stage.victims.values()),
         rows_made=sum(tally.made for tally in tallies),
@@ -265,10 +291,6 @@ def _report(
         devices=tallies,
         links=_counts(stage),
     )
-
-
-def _kind(kill: Kill) -> str:
-    return kill.victim if kill.victim in (INGEST, BROKER) else "device"
 
 
 def _counts(stage: Stage) -> dict[str, int]:

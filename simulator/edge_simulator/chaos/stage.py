@@ -1,4 +1,4 @@
-"""What a run happens to: real devices, a real ingest and a real broker, on links that break."""
+"""What a run happens to: real devices, ingests and a real broker, on links that break."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Self
 from edge_cloud.store import Store
 from edge_simulator.broker import Broker, BrokerChoice, choose_broker
 from edge_simulator.chaos.books import Tally, tally
-from edge_simulator.chaos.plan import BROKER, INGEST, unit_of
+from edge_simulator.chaos.plan import BROKER, ingests_of, unit_of
 from edge_simulator.chaos.victim import BrokerProcess, IngestProcess, Victim
 from edge_simulator.chaos.workload import (
     STREAM,
@@ -43,6 +43,7 @@ class Stage:
         folder: Empty; takes everything.
         devices: Names.
         rows: Samples in each recording.
+        ingests: How many; several share the rows.
         broker: Which broker.
         is_persistent: Whether the broker keeps its state on disk.
         seed: Decides the samples, and what is hit on the links.
@@ -51,7 +52,7 @@ class Stage:
 
     Attributes:
         links: By the name of whose link it is.
-        victims: By name: the devices, ``ingest`` and ``broker``.
+        victims: By name: the devices, the ingests and ``broker``.
         devices: By name.
         broker: Between them.
     """
@@ -62,6 +63,7 @@ class Stage:
         *,
         devices: Sequence[str],
         rows: int,
+        ingests: int = 1,
         broker: BrokerChoice = "auto",
         is_persistent: bool = False,
         seed: int = 0,
@@ -71,6 +73,8 @@ class Stage:
         self._folder = folder
         self._names = tuple(devices)
         self._rows = rows
+        self._ingest_names = ingests_of(ingests)
+        self._ingests: list[IngestProcess] = []
         self._seed = seed
         self._unit = unit
         self._max_age_s = max_age_s
@@ -131,10 +135,11 @@ class Stage:
         return True
 
     def stop(self) -> None:
-        """End devices and ingest cleanly."""
+        """End devices and ingests cleanly."""
         for device in self.devices.values():
             device.stop()
-        self._ingest.stop()
+        for ingest in self._ingests:
+            ingest.stop()
 
     def tallies(self) -> list[Tally]:
         """Return what became of every device's rows, after `stop`."""
@@ -166,7 +171,7 @@ class Stage:
         write_bundle(self._folder / "sum-1")
         self._stack.callback(self.broker.stop)
         self.broker.start()
-        for number, name in enumerate((*self._names, INGEST)):
+        for number, name in enumerate((*self._names, *self._ingest_names)):
             self._add_link(number, name)
         self._add_victims()
         self._stack.callback(self.stop)
@@ -183,10 +188,9 @@ class Stage:
         for number, name in enumerate(self._names):
             self.devices[name] = device = self._device(number, name)
             self.victims[name] = Victim(name, device, device.has_full_disk)
-        cloud = self._folder / "cloud.yaml"
-        write_cloud(cloud, self._folder / "store", self._sync(INGEST))
-        self._ingest = IngestProcess(cloud, self._folder / "ingest.log", ForkedChild)
-        self.victims[INGEST] = Victim(INGEST, self._ingest)
+        for number, name in enumerate(self._ingest_names):
+            self._ingests.append(self._ingest(number, name))
+            self.victims[name] = Victim(name, self._ingests[-1])
         self.victims[BROKER] = Victim(BROKER, BrokerProcess(self.broker))
 
     def _device(self, number: int, name: str) -> DeviceProcess:
@@ -194,6 +198,12 @@ class Stage:
         write_recording(path.with_suffix(".npz"), self._rows, self._seed + number)
         write_device(path, self._sync(name), self._max_age_s.get(name))
         return DeviceProcess(path, path.with_suffix(".log"), spawn=ForkedChild)
+
+    def _ingest(self, number: int, name: str) -> IngestProcess:
+        cloud = self._folder / f"{name}.yaml"
+        write_cloud(cloud, self._folder / "store", self._sync(name))
+        member = number if len(self._ingest_names) > 1 else None
+        return IngestProcess(cloud, self._folder / f"{name}.log", ForkedChild, member)
 
     def _sync(self, name: str) -> dict[str, object]:
         port = self.links[name].port

@@ -55,10 +55,14 @@ class IngestProcess:
         config: Cloud YAML.
         log_path: Takes its log.
         spawn: Makes the child.
+        member: Which of several that share the rows; None for the only one.
     """
 
-    def __init__(self, config: Path, log_path: Path, spawn: Spawn) -> None:
+    def __init__(
+        self, config: Path, log_path: Path, spawn: Spawn, member: int | None = None
+    ) -> None:
         self._config = config
+        self._member = [] if member is None else ["--member", str(member)]
         self._process = DrivenProcess(log_path, spawn=spawn)
         self.send, self.kill = self._process.send, self._process.kill
         self.stop, self.join = self._process.stop, self._process.join
@@ -75,7 +79,7 @@ class IngestProcess:
 
     def start(self) -> None:
         """Start it and take its call."""
-        self._process.start(["-m", "edge_simulator.ingest", str(self._config)])
+        self._process.start(["-m", "edge_simulator.ingest", str(self._config), *self._member])
 
 
 class BrokerProcess:

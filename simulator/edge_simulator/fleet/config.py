@@ -21,12 +21,14 @@ __all__ = [
     "Delay",
     "DiskFull",
     "Drop",
+    "Duplicate",
     "ExpectConfig",
     "FaultConfig",
     "FleetConfig",
     "GroupConfig",
     "HalfOpen",
     "Lasting",
+    "Loss",
     "Mode",
     "PowerOff",
     "Sensor",
@@ -41,6 +43,7 @@ Positive = Annotated[float, Meta(gt=0)]
 NotEmpty = Annotated[str, Meta(min_length=1)]
 Shift = Annotated[float, Meta(ge=-1e9, le=1e9)]
 """Seconds by which a clock is wrong: at most some thirty years."""
+_Share = Annotated[float, Meta(gt=0, le=1)]
 Span = str | float
 """Text such as ``1d 6h``; a bare number is read too, to be refused in words."""
 What = Literal[
@@ -115,6 +118,26 @@ class Throttle(Lasting, frozen=True, kw_only=True, tag="throttle"):
     bytes_per_s: Positive
 
 
+class Loss(Lasting, frozen=True, kw_only=True, tag="loss"):
+    """Messages vanish by chance, in both directions, and the connection stands.
+
+    Attributes:
+        share: How many of them, above 0 to 1.
+    """
+
+    share: _Share
+
+
+class Duplicate(Lasting, frozen=True, kw_only=True, tag="duplicate"):
+    """Messages arrive twice by chance, in both directions.
+
+    Attributes:
+        share: How many of them, above 0 to 1.
+    """
+
+    share: _Share
+
+
 class CloudGone(Lasting, frozen=True, kw_only=True, tag="cloud_gone"):
     """The broker is there, and nobody behind it takes rows; concerns every device."""
 
@@ -177,6 +200,8 @@ FaultConfig = (
     | Drop
     | Delay
     | Throttle
+    | Loss
+    | Duplicate
     | CloudGone
     | PowerOff
     | ClockOffset

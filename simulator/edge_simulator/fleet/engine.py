@@ -131,6 +131,7 @@ class Engine:
             self._world,
             self._broker,
             member.name,
+            seed=self.fleet.seed,
             keepalive_s=sync.keepalive_s if sync else 30,
             on_arrival=lambda: self._wake(member.name),
         )

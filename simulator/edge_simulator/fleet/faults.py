@@ -16,15 +16,18 @@ from edge_simulator.fleet.config import (
     Delay,
     DiskFull,
     Drop,
+    Duplicate,
     FaultConfig,
     HalfOpen,
     Lasting,
+    Loss,
     PowerOff,
     Sensor,
     Throttle,
     Update,
 )
 from edge_simulator.fleet.load import Fault, Fleet
+from edge_simulator.link.flow import Chances
 
 __all__ = ["Act", "BreakableLine", "Patient", "Troubles", "by_hand", "schedule"]
 
@@ -53,10 +56,12 @@ class BreakableLine(Protocol):
     Attributes:
         delay_s: One way, for everything.
         bytes_per_s: Of each direction; None for no limit.
+        chances: How many messages are lost, and how many come twice.
     """
 
     delay_s: float
     bytes_per_s: float | None
+    chances: Chances
 
     def cut(self) -> None:
         """Reset every connection, and let none come about."""
@@ -147,7 +152,8 @@ class Troubles:
     """What is wrong with one device at present, and what that comes to.
 
     Faults of one kind may overlap: the line is cut as long as any cut lasts, the
-    longest delay and the smallest bandwidth count, power comes back with the last.
+    longest delay, the smallest bandwidth and the greatest share count, power comes back
+    with the last.
 
     Args:
         patient: The device.
@@ -189,7 +195,7 @@ class Troubles:
     def _change(self, config: FaultConfig, fault: Fault, *, is_begin: bool) -> None:
         patient = self._patient
         match config:
-            case Cut() | HalfOpen() | Delay() | Throttle():
+            case Cut() | HalfOpen() | Delay() | Throttle() | Loss() | Duplicate():
                 self._set_line()
             case Drop():
                 patient.line.cut()
@@ -215,6 +221,7 @@ class Troubles:
         delays = [c.seconds for c in self._configs() if isinstance(c, Delay)]
         rates = [c.bytes_per_s for c in self._configs() if isinstance(c, Throttle)]
         line.delay_s, line.bytes_per_s = max(delays, default=0.0), min(rates, default=None)
+        line.chances = Chances(drop=self._share(Loss), duplicate=self._share(Duplicate))
         mode = "cut" if self._has(Cut) else "half_open" if self._has(HalfOpen) else "up"
         if mode != self._mode:
             self._mode = mode
@@ -224,6 +231,9 @@ class Troubles:
                 "up": line.mend,
             }
             changes[mode]()
+
+    def _share(self, kind: type[Loss | Duplicate]) -> float:
+        return max((c.share for c in self._configs() if isinstance(c, kind)), default=0.0)
 
     def _set_power(self, *, is_begin: bool) -> None:
         if is_begin:

@@ -111,8 +111,10 @@ class Processes:
             self._listen(self.fleet.port, target)
         members = [self.workshop.equipped(member) for member in self.fleet.members]
         self.cloud = self._opened_cloud(members)
-        for member in members:
-            line = self._stack.enter_context(LinkProxy(target=target))
+        for number, member in enumerate(members):
+            # What is lost or doubled is a message, as on the lines of `fast`.
+            link = LinkProxy(target=target, unit="packets", seed=self.fleet.seed + number)
+            line = self._stack.enter_context(link)
             device = RealDevice(
                 member, self._folder, line, broker.protocol, self._hear, self._offer
             )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from edge_runtime.ports import Message, TransportEvent
 from edge_runtime.sync.transport import MemoryBroker, MemoryTransport
 from edge_simulator.fleet.world import World
+from edge_simulator.link.flow import Chances
 
 __all__ = ["Line"]
 
@@ -26,6 +28,7 @@ class Line:
         world: Tells when messages arrive.
         broker: At the other end.
         name: Client id of the device.
+        seed: With the order of messages alone it decides which are lost or come twice.
         keepalive_s: After one and a half of these a dead link is noticed.
         on_arrival: Called when something has reached the broker or the device later
             than it was sent, or a dead link is noticed.
@@ -33,6 +36,7 @@ class Line:
     Attributes:
         delay_s: One way, for every message.
         bytes_per_s: Of each direction; None for no limit.
+        chances: How many messages are lost, and how many come twice.
     """
 
     def __init__(
@@ -41,11 +45,14 @@ class Line:
         broker: MemoryBroker,
         name: str,
         *,
+        seed: int,
         keepalive_s: float,
         on_arrival: Callable[[], None],
     ) -> None:
         self.delay_s = 0.0
         self.bytes_per_s: float | None = None
+        self.chances = Chances()
+        self._random = random.Random(f"{seed}/line/{name}")  # noqa: S311 - repeatable
         self._world = world
         self._broker = broker
         self._name = name
@@ -109,17 +116,14 @@ class Line:
         self._join()
 
     def publish(self, message: Message) -> bool:
-        """Send a message; True also for one that a dead link swallows."""
+        """Send a message; True also for one that is lost on the way."""
         inner = self._end()
         if not inner.is_connected:
             return False
         if self._is_half_open:
             return True
-        due_ns = self._due_ns(0, message)
-        if due_ns <= self._world.elapsed_ns:
-            return inner.publish(message)
-        self._later(due_ns, lambda: inner.publish(message))
-        return True
+        sent = [self._send(inner, message) for _ in range(self._copies())]
+        return all(sent)
 
     def receive(self, timeout_s: float) -> TransportEvent | None:
         """Return what has arrived; never waits, but notes for how long it was to."""
@@ -142,6 +146,13 @@ class Line:
         assert self._inner is not None  # noqa: S101 - plugged before it is used
         return self._inner
 
+    def _send(self, inner: MemoryTransport, message: Message) -> bool:
+        due_ns = self._due_ns(0, message)
+        if due_ns <= self._world.elapsed_ns:
+            return inner.publish(message)
+        self._later(due_ns, lambda: inner.publish(message))
+        return True
+
     def _take_in(self) -> None:
         """Let what the broker has sent arrive, or be on its way, or be lost."""
         inner = self._end()
@@ -149,7 +160,17 @@ class Line:
             if not isinstance(event, Message):
                 self._arrived.append(event)
             elif not self._is_half_open:
-                self._carry(event)
+                for _ in range(self._copies()):
+                    self._carry(event)
+
+    def _copies(self) -> int:
+        """Return how often a message arrives: once, unless chance will have it otherwise."""
+        if self._draws(self.chances.drop):
+            return 0
+        return 2 if self._draws(self.chances.duplicate) else 1
+
+    def _draws(self, share: float) -> bool:
+        return share > 0 and self._random.random() < share
 
     def _carry(self, message: Message) -> None:
         due_ns = self._due_ns(1, message)

@@ -16,11 +16,19 @@ from edge_runtime.errors import ConfigError
 from edge_simulator.interrupt import terminated_like_interrupted
 from edge_simulator.link.flow import Unit
 from edge_simulator.link.proxy import LinkCounts, LinkProxy
-from edge_simulator.link.script import CHANCES, LinkFault, Player, fault_of, load_script
+from edge_simulator.link.script import CHANCES, LinkFault, Player, check_unit, fault_of, load_script
 
 __all__ = ["SimulateLink"]
 
 _SHOW_S = 1.0
+_WHERE = "command line"
+_TIMED = {
+    "cut": "every connection is reset, and none comes about",
+    "half_open": "nothing fails and nothing arrives",
+    "reset": "every connection is reset once",
+}
+_LASTING = '"at 5 for 10", "every 1min for 5s" or "by chance 2 a minute for 1s"'
+_WHEN = {"cut": _LASTING, "half_open": _LASTING, "reset": '"at 5" or "by chance 2 a minute"'}
 
 
 class SimulateLink:
@@ -40,8 +48,8 @@ class SimulateLink:
         add("--delay", metavar="SPAN", help="how much later everything arrives, such as 200ms")
         add("--jitter", metavar="SPAN", help="most of a further delay that varies")
         add("--throttle", metavar="RATE", help="bandwidth of each direction, such as 10kB/s")
-        for kind in ("cut", "half_open", "reset"):
-            text = f'when to {kind}, such as "at 5 for 10" or "by chance 2 a minute"'
+        for kind, what in _TIMED.items():
+            text = f"when {what}, such as {_WHEN[kind]}"
             add(f"--{kind.replace('_', '-')}", action="append", metavar="WHEN", help=text)
         for kind in CHANCES:
             add(f"--{kind}", metavar="SHARE", help=f"how many units to {kind}, from 0 to 1")
@@ -71,17 +79,30 @@ class SimulateLink:
 def _faults(args: argparse.Namespace) -> tuple[Sequence[LinkFault], Unit]:
     faults, unit = load_script(args.script) if args.script else ((), "bytes")
     lines = list(args.fault)
-    for kind in ("cut", "half_open", "reset"):
+    for kind in _TIMED:
         lines += [_timed(kind, when) for when in getattr(args, kind) or ()]
     for kind in ("delay", "jitter", "throttle", *CHANCES):
         value = getattr(args, kind)
         lines += [] if value is None else [f"{kind} {value}"]
-    given = [fault_of(line, "command line") for line in lines]
-    return [*faults, *given], "packets" if args.packets else unit
+    given = [*faults, *(fault_of(line, _WHERE) for line in lines)]
+    unit = "packets" if args.packets else unit
+    check_unit(given, unit, _WHERE)
+    return given, unit
 
 
 def _timed(kind: str, when: str) -> str:
-    """Put a fault between when it begins and how long it lasts."""
+    """Put a fault between when it begins and how long it lasts.
+
+    Raises:
+        ConfigError: It does not say when.
+    """
+    if not when.startswith(("at ", "every ", "by chance ")):
+        raise ConfigError(
+            f"--{kind.replace('_', '-')} is {when!r}",
+            where=_WHERE,
+            expected="a time that begins with at, every or by chance",
+            remedy=f"Write it such as {_WHEN[kind]}.",
+        )
     start, found, lasts = when.partition(" for ")
     return f"{start} {kind}{found}{lasts}"
 
@@ -90,7 +111,7 @@ def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise ConfigError(
-            f"--to is {text!r}", where="command line", expected="HOST:PORT, such as 127.0.0.1:1883"
+            f"--to is {text!r}", where=_WHERE, expected="HOST:PORT, such as 127.0.0.1:1883"
         )
     return host, int(port)
 

@@ -130,7 +130,7 @@ class LinkProxy:
                 f"cannot listen: {error}",
                 where=f"127.0.0.1:{self.port}",
                 expected="a free port",
-                remedy="Use listen_port=0 to get one.",
+                remedy="Choose another port; 0 takes a free one.",
             ) from error
         return self
 

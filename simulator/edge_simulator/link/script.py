@@ -38,6 +38,7 @@ __all__ = [
     "LinkScript",
     "Player",
     "bandwidth_of",
+    "check_unit",
     "fault_of",
     "load_script",
     "seconds_of",
@@ -138,6 +139,21 @@ def load_script(path: Path) -> tuple[tuple[LinkFault, ...], Unit]:
         fault_of(line, f"{path}: faults.{number}") for number, line in enumerate(script.faults)
     )
     return faults, script.unit
+
+
+def check_unit(faults: Iterable[LinkFault], unit: Unit, where: str = "") -> None:
+    """Check that faults can happen to a unit.
+
+    Raises:
+        ConfigError: Only a packet can lose its end.
+    """
+    if unit == "bytes" and any(fault.kind == "truncate" for fault in faults):
+        raise ConfigError(
+            "truncate would hit nothing: the end of a packet goes, and bytes are hit here",
+            where=where or "link fault",
+            expected="packets as what is hit",
+            remedy="Say --packets on the command line, or unit: packets in a script.",
+        )
 
 
 def fault_of(line: str, where: str = "") -> LinkFault:

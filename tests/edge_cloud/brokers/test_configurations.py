@@ -15,12 +15,15 @@ import pytest
 from cryptography import x509
 
 from edge_cloud.brokers import aws, emqx, mosquitto
-from edge_cloud.brokers.access import ROLES, device_rules, role_rules
+from edge_cloud.brokers.access import device_rules, role_rules
+from edge_cloud.config import IngestConfig
+from edge_cloud.links import client_ids
 from edge_runtime.cli import main
 from edge_runtime.sync.messages import MAX_PAYLOAD_BYTES
 from edge_runtime.sync.topics import Topics
 
 TOPICS = Topics("plant")
+ROLES = client_ids(IngestConfig())
 PUBLISHED = [
     TOPICS.tel("d" * 63, "s" * 63),
     *(TOPICS.up("pump-1", leaf) for leaf in ("life", "last", "blob", "job/j-1")),
@@ -113,7 +116,7 @@ def test_a_loopback_port_is_for_this_machine_alone(written: Any) -> None:
 
 def test_without_it_who_has_no_name_may_do_nothing() -> None:
     """Rules before the first user are for clients without one: there are none."""
-    acl = mosquitto.access_list(TOPICS, [])
+    acl = mosquitto.access_list(TOPICS, ROLES, [])
 
     assert acl.index("user ") < acl.index("topic ")
 
@@ -122,9 +125,21 @@ def test_revoked_devices_are_denied_everything() -> None:
     """Mosquitto looks at denials of a user first, EMQX at the first rule that matches."""
     revoked = ["b", "a"]
 
-    assert "user a\ntopic deny #\n\nuser b\ntopic deny #" in mosquitto.access_list(TOPICS, revoked)
-    rules = emqx.access_list(TOPICS, revoked).splitlines()[1:3]
+    denials = "user a\ntopic deny #\n\nuser b\ntopic deny #"
+    assert denials in mosquitto.access_list(TOPICS, ROLES, revoked)
+    rules = emqx.access_list(TOPICS, ROLES, revoked).splitlines()[1:3]
     assert rules == [f'{{deny, {{user, "{name}"}}, all, ["#"]}}.' for name in "ab"]
+
+
+def test_each_of_several_ingesters_has_its_rules() -> None:
+    """Its client id is the name in its certificate; the one that asks first has one, too."""
+    roles = client_ids(IngestConfig(processes=2))
+
+    rules = mosquitto.access_list(TOPICS, roles, []).split("\n\n")[1:-1]
+
+    names = {"ingest", "registry", "ask", "probe", "ingest-0", "ingest-1"}
+    assert {rule.splitlines()[0] for rule in rules} == {f"user cloud-{name}" for name in names}
+    assert len({rule.partition("\n")[2] for rule in rules}) == 1
 
 
 def test_emqx_lists_are_erlang_terms_and_end_closed(written: Any) -> None:

@@ -70,6 +70,18 @@ def running(shell: Shell) -> Iterator[CloudService]:
     service.stop()
 
 
+def test_devices_are_listed_where_no_verb_is_named(shell: Shell) -> None:
+    """A verb that is spelt wrong is still an error."""
+    shell.json("cloud", "enroll", shell.cloud, "pump-1", "--serial", "s-1")
+
+    code, out, _ = shell.run("cloud", "devices", shell.cloud)
+
+    assert (code, out.count("pump-1: invited")) == (0, 1)
+    assert shell.json("cloud", "devices", shell.cloud)[0]["device"] == "pump-1"
+    with pytest.raises(SystemExit, match="2"):
+        shell.run("cloud", "devices", "lists", shell.cloud)
+
+
 def test_the_authority_is_made_once(shell: Shell) -> None:
     """Its key is its owner's alone, and no command replaces it."""
     code, out, _ = shell.run("cloud", "ca", "init", shell.cloud)

@@ -43,7 +43,7 @@ def validity_of(folder: IdentityFolder) -> Validity:
 def post(cloud: SecuredCloud, path: str, body: bytes, length: str | None = None) -> int:
     context = context_for(cafile=str(cloud.authority.path))
     port = int(cloud.url.rpartition(":")[2])
-    connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=20)
+    connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=90)
     connection.putrequest("POST", path)
     connection.putheader("Content-Length", length or str(len(body)))
     connection.endheaders(body)
@@ -272,6 +272,27 @@ def test_the_clouds_names_cannot_be_taken(cloud: SecuredCloud) -> None:
     for name in ("cloud-ingest", "+", "#", "pump/1", "Pump", ""):
         with pytest.raises(ConfigError):
             cloud.invite(name)
+
+
+def test_who_is_refused_again_and_again_has_to_wait(
+    cloud: SecuredCloud, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After ten refusals an address is not listened to; a minute later it is."""
+    wrong = ClaimToken.draw(cloud.authority.digest)
+    for _ in range(10):
+        with pytest.raises(TrustError, match="not known"):
+            cloud.enroll("pump-1", token=wrong)
+
+    with pytest.raises(Transient, match="wait a minute"):
+        cloud.enroll("pump-1", token=wrong)
+    with pytest.raises(Transient, match="wait a minute"):
+        cloud.enroll("pump-1")
+    clock.advance(60)
+    cloud.enroll("pump-1")
+
+    assert cloud.place("pump-1").is_enrolled
+    assert caplog.messages.count("enrolment.client_held_off") == 1
+    assert {one.client for one in caplog.records if one.msg == "enrolment.refused"} == {"127.0.0.1"}
 
 
 def test_silent_connections_hold_up_nobody(

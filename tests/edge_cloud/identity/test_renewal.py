@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,21 @@ def test_it_is_renewed_at_two_thirds(
 
     assert device.validity.not_after_s == pytest.approx(before.not_after_s + 60 * DAY_S, abs=2)
     assert "identity.renewed" in caplog.messages
+
+
+def test_the_next_look_is_before_the_next_renewal(tmp_path: Path) -> None:
+    """A certificate for an hour and a half is not left for an hour again."""
+    clock = FakeClock(time.time_ns())
+    with SecuredCloud(tmp_path, clock=clock, days=5400 / DAY_S) as cloud:
+        device = Device(cloud, FakeClock(clock.now_ns()))
+        for each in (device.clock, clock):
+            each.advance(5400 * 2 / 3)
+
+        wait_s = device.renewal.step()
+
+        left_s = device.validity.not_after_s - device.clock.now_ns() / 1e9
+    assert 5390 < left_s <= 5400
+    assert wait_s == pytest.approx(left_s - 2000, abs=2)
 
 
 def test_a_clock_that_was_never_set_renews_nothing(device: Device) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.backends.onnx import OnnxRuntime, OnnxSession
+from edge_runtime.backends.onnx_zero_points import unshared
 from edge_runtime.errors import ModelError, ShapeError
 from edge_runtime.ports import SessionOptions
 
@@ -85,6 +86,44 @@ def test_a_float_network_gives_the_bytes_of_its_rows(
     assert together.shape == (130, sizes[-1])
     assert together.tobytes() == one_by_one(session, batch)
     assert session.run(batch[:5]).tobytes() == together[:5].tobytes()
+
+
+@pytest.mark.parametrize("operator", ["MatMulInteger", "ConvInteger"])
+def test_sums_of_integers_are_exact(onnx: Any, operator: str) -> None:
+    """The largest 8-bit values too, on processors whose quick sums would saturate."""
+    weights = np.full((32, 4), 127, np.int8)
+    shape: list[int | str] = ["n", 32]
+    if operator == "ConvInteger":
+        weights, shape = weights.T.reshape(4, 32, 1, 1), ["n", 32, 1, 1]
+    constants = [
+        onnx.constant("scale", np.float32(1.0)),
+        onnx.constant("zero", np.uint8(0), onnx.UINT8),
+        onnx.constant("w", weights, onnx.INT8),
+    ]
+    nodes = [
+        onnx.node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        onnx.node(operator, ["q", "w"], ["sums"]),
+        onnx.node("DequantizeLinear", ["sums", "scale"], ["y"]),
+    ]
+    ends = [onnx.value("x", shape)], [onnx.value("y", [shape[0], 4, *shape[2:]])]
+    session = load(onnx.model(nodes, *ends, constants))
+
+    answer = session.run(np.full((1, *shape[1:]), 255, np.float32))
+
+    assert set(answer.ravel().tolist()) == {32 * 127 * 255}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_zero_points_of_their_own_change_no_answer(name: str) -> None:
+    """No two operators share one any more; a file without any comes back as it was."""
+    model = (MODELS / f"{name}.onnx").read_bytes()
+    golden = np.load(MODELS / f"{name}.onnx.npz")["input"]
+
+    apart = unshared(model)
+
+    assert len(apart) > len(model)
+    assert unshared(apart) == apart
+    assert load(apart).run(golden).tobytes() == load(model).run(golden).tobytes()
 
 
 def test_a_fixed_batch_axis_is_looped(onnx: Any) -> None:

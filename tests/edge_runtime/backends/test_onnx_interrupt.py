@@ -13,7 +13,7 @@ from edge_runtime.backends.onnx import OnnxSession
 from edge_runtime.errors import ModelError
 
 ENDLESS, HARMLESS = np.array([[1, 1]], np.float32), np.array([[-1, 2]], np.float32)
-LIMIT_S = 30.0
+LIMIT_S = 90.0
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -254,6 +255,29 @@ def test_dropped_rows_are_gaps_that_say_who_did_it(folder: Path, said: Callable[
     }
 
 
+def test_a_choice_that_fits_nothing_is_told(folder: Path, said: Callable[..., str]) -> None:
+    """A name that is spelt wrong does not read as if rows had gone."""
+    told = said("drop", folder, "--stream", "pmup", "--yes")
+
+    assert told == "nothing that waits was chosen\n"
+
+
+def test_frames_are_not_written_to_a_terminal(folder: Path) -> None:
+    """They are bytes that would garble it; a file or a pipe takes them."""
+    words = ["outbox", "export", str(folder), "--name", "pump-1", "--format", "frames"]
+    command = [sys.executable, "-m", "edge_runtime.cli", *words]
+    terminal, end = os.openpty()
+
+    shown = subprocess.run(command, stdout=end, stderr=subprocess.PIPE, check=False, timeout=120)
+    piped = subprocess.run(command, stdout=subprocess.PIPE, check=False, timeout=120)
+    for descriptor in (terminal, end):
+        os.close(descriptor)
+
+    assert (shown.returncode, piped.returncode) == (2, 0)
+    assert b"standard output is a terminal" in shown.stderr
+    assert piped.stdout.startswith(b"edge-runtime frames 1\n")
+
+
 def test_age_is_how_long_the_device_has_run_since(folder: Path, said: Callable[..., str]) -> None:
     """Rows of a moment ago are not a week old, whatever the wall clock says."""
     told = json.loads(said("drop", folder, "--older-than-s", "604800", "--yes", "--json"))
@@ -297,7 +321,7 @@ def test_a_running_device_can_be_looked_at_but_not_robbed(
     assert len(lines) >= stat["rows"] > 0
     assert main(["outbox", "drop", str(running), "--all", "--yes"]) == 1
     assert main(["run", "--no-supervisor", str(running)]) == 1
-    assert capsys.readouterr().err.count("another process runs a device") == 2
+    assert capsys.readouterr().err.count("another process runs on this folder") == 2
 
 
 def test_a_folder_is_let_go_when_its_process_is_killed(tmp_path: Path) -> None:

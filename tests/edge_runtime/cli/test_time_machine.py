@@ -76,7 +76,7 @@ def test_a_key_ends_a_replay_on_a_terminal(recorded: Path) -> None:
     os.write(ours, b" ")
     second = child.stdout.readline()
     os.write(ours, b"q")
-    rest, _ = child.communicate(timeout=30)
+    rest, _ = child.communicate(timeout=90)
     os.close(ours)
     os.close(theirs)
 

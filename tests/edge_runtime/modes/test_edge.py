@@ -149,7 +149,7 @@ def test_ctrl_c_flushes_and_ends_cleanly(device_yaml: Callable[..., Path]) -> No
     _wait_for(lambda: _has_blocks(state / "outbox.db"))
 
     child.send_signal(signal.SIGINT)
-    out, _ = child.communicate(timeout=20)
+    out, _ = child.communicate(timeout=90)
 
     position = json.loads(out.splitlines()[-1])["streams"]["main"]["position"]
     assert child.returncode == 0
@@ -206,7 +206,7 @@ def _has_blocks(path: Path) -> bool:
         return False
 
 
-def _wait_for(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
+def _wait_for(condition: Callable[[], bool], limit_s: float = 90.0) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -82,7 +82,7 @@ def served(families: list[Family]) -> Iterator[MetricsServer]:
 
 def fetched(server: MetricsServer, path: str = "/metrics") -> tuple[str, str]:
     """Return media type and text of a page."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=10) as page:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=60) as page:
         return page.headers["Content-Type"], page.read().decode()
 
 

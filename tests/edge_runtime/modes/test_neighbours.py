@@ -17,7 +17,7 @@ from edge_runtime.config import load_device
 from edge_runtime.modes.edge import EdgeDevice
 from edge_simulator.broker import Broker
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 
 DEVICE = """\
 schema: 1

@@ -22,7 +22,7 @@ from edge_runtime.types import Estimates, Output
 
 from .conftest import LENGTH, ROWS  # isort: skip
 
-PATIENCE_S = 20.0
+PATIENCE_S = 90.0
 
 
 class Ledger:

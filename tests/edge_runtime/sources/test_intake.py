@@ -8,7 +8,7 @@ import numpy as np
 
 from edge_runtime.sources.intake import Block, Intake
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class Silent:

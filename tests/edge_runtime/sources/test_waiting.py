@@ -9,7 +9,7 @@ import pytest
 
 from edge_runtime.sources.waiting import Readiness
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

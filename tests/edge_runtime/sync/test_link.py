@@ -555,7 +555,7 @@ def test_a_link_runs_in_its_own_thread_until_it_is_stopped(
 
     commit(outbox, batch(5))
     link.wake()
-    assert arrived.wait(10.0)
+    assert arrived.wait(60.0)
     stop.set()
     link.wake()
     thread.join(10.0)

@@ -180,7 +180,7 @@ def test_ctrl_c_stores_nothing_and_leaves_no_child(keywords: Path, tmp_path: Pat
             assert process.poll() is None
 
         os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=90)
 
     assert process.returncode == 130
     assert not folder.exists()

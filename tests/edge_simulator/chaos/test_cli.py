@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def test_a_short_run_closes_its_books(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (told["rows_duplicated"], told["rows_lost"], told["rows_waiting"]) == (0, 0, 0)
     assert told["kills_at_steps"] and told["kills_anywhere"]
     assert told["kills"] >= 10
+    assert sorted(told["kills_of_ingests"]) == ["ingest-1", "ingest-2"]
 
 
 def test_a_plan_is_printed_and_repeats(capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,6 +89,7 @@ def test_books_that_do_not_close_fail_the_run(change: dict[str, object], is_bala
         kills_a_minute=0.0,
         kills_at_steps={},
         kills_anywhere={},
+        kills_of_ingests={},
         ends_on_full_disk=0,
         fuses_left=0,
         rows_made=9,
@@ -115,12 +118,13 @@ def test_ctrl_c_leaves_nothing_running(tmp_path: Path) -> None:
     child = subprocess.Popen(
         [sys.executable, *command], stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
-    deadline_s = time.monotonic() + 40
+    deadline_s = time.monotonic() + 120
     while not (out / "device-3" / "state.db").exists():
         assert time.monotonic() < deadline_s and child.poll() is None
+        threading.Event().wait(0.05)
 
     child.send_signal(signal.SIGINT)
-    _, told = child.communicate(timeout=40)
+    _, told = child.communicate(timeout=120)
 
     assert child.returncode == 130, told
     assert "nothing of it is left running" in told
@@ -143,7 +147,11 @@ def _running_in(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("words", "says"),
-    [(["--seconds", "0"], "from 1 to"), (["--devices", "99"], "from 1 to 50")],
+    [
+        (["--seconds", "0"], "from 1 to"),
+        (["--devices", "99"], "from 1 to 50"),
+        (["--ingests", "0"], "from 1 to 8"),
+    ],
 )
 def test_wrong_usage_is_refused(
     words: list[str], says: str, capsys: pytest.CaptureFixture[str]

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
-from edge_simulator.chaos.plan import BROKER, INGEST, faults_of, plan_of, unit_of
+from edge_simulator.chaos.plan import (
+    BROKER,
+    INGEST,
+    faults_of,
+    ingests_of,
+    kind_of,
+    plan_of,
+    unit_of,
+)
 from edge_simulator.fuse import DEVICE_STEPS, INGEST_STEPS
 
 DEVICES = ["device-1", "device-2"]
@@ -32,6 +40,17 @@ def test_half_of_the_kills_are_at_steps_and_every_step_has_its_turn() -> None:
     assert {kill.step for kill in at_steps if kill.victim != INGEST} == set(DEVICE_STEPS)
     assert set(anywhere) == {*DEVICES, INGEST, BROKER}
     assert all(kill.passings >= 1 for kill in at_steps)
+
+
+def test_several_ingests_are_killed_each_by_itself() -> None:
+    """Every one of them, at every step and anywhere; one alone needs no number."""
+    ingests = ingests_of(2)
+
+    plan = plan_of(7, 3600.0, per_minute=60.0, devices=DEVICES, ingests=ingests)
+
+    hit = {(kill.victim, kill.step) for kill in plan.kills if kind_of(kill.victim) == INGEST}
+    assert hit == {(name, step) for name in ingests for step in (*INGEST_STEPS, "")}
+    assert (ingests_of(1), ingests) == ((INGEST,), ("ingest-1", "ingest-2"))
 
 
 def test_a_plan_is_in_order_and_in_time() -> None:

@@ -32,6 +32,8 @@ faults:
   - {fault: drop, per_day: 4000}
   - {fault: delay, seconds: 3, per_day: 700, for: 15s}
   - {fault: throttle, bytes_per_s: 300, per_day: 700, for: 15s}
+  - {fault: loss, share: 0.5, per_day: 1500, for: 15s}
+  - {fault: duplicate, share: 0.5, per_day: 1500, for: 15s}
   - {fault: power_off, per_day: 1500, for: 3s}
   - {fault: clock_unset, per_day: 700, for: 15s}
   - {fault: clock_offset, seconds: 1e6, per_day: 700, for: 15s}
@@ -81,6 +83,26 @@ def test_the_same_file_gives_the_same_bytes(
     first = (tmp_path / "first").read_bytes()
     assert first == (tmp_path / "second").read_bytes()
     assert first.count(b"fault.began") > 15
+
+
+def test_messages_that_are_lost_or_doubled_cost_and_double_no_row(
+    make_fleet: MakeFleet, run: Callable[[Fleet], Result]
+) -> None:
+    """What does not arrive is sent again, what arrives twice is known; only that takes longer."""
+    faults = """\
+faults:
+  - {fault: loss, share: 0.6, at: 10s, for: 60s}
+  - {fault: duplicate, share: 0.6, at: 20s, for: 60s}
+"""
+
+    result, calm = run(make_fleet(faults)), run(make_fleet())
+
+    for name, counts in result.counts.items():
+        assert counts.rows_made == calm.counts[name].rows_made
+        assert (counts.rows_lost, counts.duplicates, counts.windows_missing) == (0, 0, 0)
+        assert counts.rows_arrived + counts.rows_waiting == counts.rows_made
+        assert counts.rows_waiting <= 2
+        assert counts.backlog_peak > calm.counts[name].backlog_peak
 
 
 def test_another_seed_gives_other_faults(

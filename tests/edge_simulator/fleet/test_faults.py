@@ -10,6 +10,7 @@ import pytest
 
 from edge_simulator.fleet.faults import Troubles, schedule
 from edge_simulator.fleet.load import Fault, Fleet
+from edge_simulator.link.flow import Chances
 
 MakeFleet = Callable[..., Fleet]
 
@@ -18,6 +19,7 @@ class _Line:
     def __init__(self) -> None:
         self.delay_s = 0.0
         self.bytes_per_s: float | None = None
+        self.chances = Chances()
         self.told: list[str] = []
 
     def cut(self) -> None:
@@ -100,6 +102,8 @@ def faults(make_fleet: MakeFleet) -> dict[str, Fault]:
         "clock_offset": "seconds: 5, ",
         "delay": "seconds: 2, ",
         "throttle": "bytes_per_s: 9, ",
+        "loss": "share: 0.2, ",
+        "duplicate": "share: 0.1, ",
     }
     lines = [f"  - {{fault: {kind}, at: 1s, {more}for: 9s}}\n" for kind, more in kinds.items()]
     return dict(zip(kinds, make_fleet("faults:\n" + "".join(lines)).faults, strict=True))
@@ -134,6 +138,23 @@ def test_the_longest_delay_counts_and_ends(faults: dict[str, Fault]) -> None:
 
     assert (patient.line.delay_s, patient.line.bytes_per_s) == (2, None)
     assert patient.line.told == []
+
+
+def test_the_greatest_share_counts_and_ends(faults: dict[str, Fault]) -> None:
+    """Messages are lost and doubled as the faults that last say, and not at all afterwards."""
+    patient = _Patient()
+    troubles = Troubles(patient)
+    worse = msgspec.structs.replace(
+        faults["loss"], config=msgspec.structs.replace(faults["loss"].config, share=0.7)
+    )
+
+    for fault in (faults["loss"], worse, faults["duplicate"]):
+        troubles.begin(fault, lasts=True)
+    assert patient.line.chances == Chances(drop=0.7, duplicate=0.1)
+    for fault in (worse, faults["duplicate"]):
+        troubles.end(fault)
+
+    assert patient.line.chances == Chances(drop=0.2)
 
 
 def test_power_comes_back_with_a_clock_that_is_not_set(faults: dict[str, Fault]) -> None:

@@ -39,6 +39,8 @@ FAULT = "faults:\n  - "
         (FAULT + "{fault: cut, for: 1s}", "15:5", "one of the two"),
         (FAULT + "{fault: cut, at: 1s, per_day: 1, for: 1s}", "15:5", "one of the two"),
         (FAULT + "{fault: cut, at: 1min}", "15:5", "key 'faults[0].for' is missing"),
+        (FAULT + "{fault: loss, at: 1min, for: 1s}", "15:5", "key 'faults[0].share' is missing"),
+        (FAULT + "{fault: duplicate, at: 1min, for: 1s, share: 2}", "15:50", "share"),
         (FAULT + "{fault: drop, at: 1min, for: 1s}", "15:29", "unknown key"),
         (FAULT + "{fault: drop, at: 1min, devices: [pumpe-1]}", "15:39", "Did you mean 'pump-1'"),
         (FAULT + "{fault: update, at: 1s, stream: main, bundle: x}", "15:51", "x'"),

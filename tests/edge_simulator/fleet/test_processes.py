@@ -24,13 +24,15 @@ faults:
   - {fault: cut, at: 10s, for: 30s, devices: [pump-1]}
   - {fault: power_off, at: 30s, for: 10s, devices: [pump-2]}
   - {fault: drop, at: 60s}
+  - {fault: loss, share: 0.3, at: 15s, for: 40s}
+  - {fault: duplicate, share: 0.3, at: 15s, for: 40s}
   - {fault: clock_jump, seconds: -1000, at: 70s}
   - {fault: cloud_gone, at: 80s, for: 10s}
 """
 
 
 def test_real_processes_lose_nothing(make_fleet: MakeFleet, tmp_path: Path) -> None:
-    """Cut, killed, dropped and dated wrongly: every row arrives once, or waits on the disk."""
+    """Cut, killed, reset, dated wrongly, messages gone or twice: each row arrives once or waits."""
     fleet = make_fleet(PROCESSES + FAULTS)
 
     result = play(running_of(fleet, tmp_path), pacer_of(fleet))

@@ -1,4 +1,4 @@
-"""Opens a Keras model or SavedModel, writes it as float TFLite and says what it answers.
+"""Opens a Keras model or SavedModel, writes it as float TFLite or ONNX, and says what it answers.
 
 Runs in the worker ``keras``.
 """
@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from edge_converters.workers.jobs.tensorflow_onnx import OPSET, as_onnx, written
+from edge_converters.workers.jobs.windows import windows_of
 from edge_converters.workers.refusal import Refusal
 
-__all__ = ["convert"]
-
-_WINDOWS = 16
+__all__ = ["to_onnx", "to_tflite"]
 
 
-def convert(model: str, folder: str, is_trusted: bool, inputs: str | None) -> dict[str, object]:
+def to_tflite(model: str, folder: str, is_trusted: bool, inputs: str | None) -> dict[str, object]:
     """Convert a model with a batch of one, and answer windows with the original.
 
     Args:
@@ -35,27 +35,55 @@ def convert(model: str, folder: str, is_trusted: bool, inputs: str | None) -> di
     """
     import tensorflow as tf
 
-    place = Path(folder)
-    if not Path(model).is_dir():
-        model = _exported(tf, model, place / "saved", is_trusted)
-    call, owner = _saved(tf, model)
-    shape = _shape_of(call)
-    windows = _windows(shape, inputs)
-    np.save(place / "inputs.npy", windows)
-    np.save(place / "outputs.npy", np.concatenate([_answer(tf, call, row) for row in windows]))
-    file = place / "model.tflite"
-    file.write_bytes(_converted(tf, call, owner))
+    call, owner = _opened(tf, model, Path(folder), is_trusted, batch=1)
+    call.inputs[0].set_shape([1, *_shape_of(call)])
+    _answered(tf, call, Path(folder), inputs)
+    file = Path(folder) / "model.tflite"
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([call], owner)
+    file.write_bytes(converter.convert())
     return {"file": str(file), "version": f"tensorflow {tf.__version__}"}
 
 
-def _exported(tf: Any, model: str, folder: Path, is_trusted: bool) -> str:
-    """Write a Keras model as a SavedModel whose one signature takes a batch of one."""
+def to_onnx(model: str, folder: str, is_trusted: bool, inputs: str | None) -> dict[str, object]:
+    """Convert a model with any batch, and answer windows with the original.
+
+    A recurrent net that becomes a Loop answers a window in a batch a rounding apart
+    from the same window alone, so that its batch is one.
+    Arguments, returns and raises are those of `to_tflite`.
+    """
+    import tensorflow as tf
+
+    call, _ = _opened(tf, model, Path(folder), is_trusted, batch=None)
+    _answered(tf, call, Path(folder), inputs)
+    made = _as_onnx(tf, call, batch=None)
+    if any(node.op_type == "Loop" for node in made.graph.node):
+        made = _as_onnx(tf, call, batch=1)
+    return written(made, Path(folder) / "model.onnx", tf)
+
+
+def _as_onnx(tf: Any, call: Any, *, batch: int | None) -> Any:
+    window = tf.TensorSpec([batch, *_shape_of(call)], call.inputs[0].dtype, name="window")
+    whole = tf.function(lambda window: _called(call, window), input_signature=[window])
+    return as_onnx(lambda tf2onnx: tf2onnx.convert.from_function(whole, [window], opset=OPSET))
+
+
+def _opened(
+    tf: Any, model: str, folder: Path, is_trusted: bool, *, batch: int | None
+) -> tuple[Any, Any]:
+    """Return the model's one function, and what keeps its variables."""
+    if not Path(model).is_dir():
+        model = _exported(tf, model, folder / "saved", is_trusted, batch)
+    return _saved(tf, model)
+
+
+def _exported(tf: Any, model: str, folder: Path, is_trusted: bool, batch: int | None) -> str:
+    """Write a Keras model as a SavedModel whose one signature takes such a batch."""
     import keras
 
     loaded = _loaded(keras, model, is_trusted)
     _check_ends("inputs", loaded.inputs)
     _check_ends("outputs", loaded.outputs)
-    shape = [1, *loaded.inputs[0].shape[1:]]
+    shape = [batch, *loaded.inputs[0].shape[1:]]
     _check_axes(shape)
     archive = keras.export.ExportArchive()
     archive.track(loaded)
@@ -111,9 +139,7 @@ def _saved(tf: Any, model: str) -> tuple[Any, Any]:
     call = loaded.signatures[name]
     _check_ends("inputs", list(call.structured_input_signature[1]))
     _check_ends("outputs", list(call.structured_outputs))
-    shape = call.inputs[0].shape.as_list()
-    call.inputs[0].set_shape([1, *shape[1:]])
-    _check_axes([1, *shape[1:]])
+    _check_axes(call.inputs[0].shape.as_list())
     return call, loaded
 
 
@@ -140,28 +166,17 @@ def _shape_of(call: Any) -> tuple[int, ...]:
     return tuple(call.inputs[0].shape.as_list()[1:])
 
 
-def _windows(shape: tuple[int, ...], inputs: str | None) -> np.ndarray:
-    if inputs is None:
-        windows = np.random.default_rng(0).normal(size=(_WINDOWS, *shape))
-    else:
-        windows = np.load(inputs).reshape(-1, *shape)
-    return np.asarray(windows, np.float32)
+def _answered(tf: Any, call: Any, folder: Path, inputs: str | None) -> None:
+    """Write windows and what the original answers to each."""
+    windows = windows_of(_shape_of(call), inputs)
+    kind = call.inputs[0].dtype
+    answers = [np.asarray(_called(call, tf.constant(row[None], kind))) for row in windows]
+    np.save(folder / "inputs.npy", windows)
+    np.save(folder / "outputs.npy", np.concatenate(answers).astype(np.float32))
 
 
-def _answer(tf: Any, call: Any, window: np.ndarray) -> np.ndarray:
-    name = call.inputs[0].name.split(":")[0]
-    tensor = tf.constant(window[None], call.inputs[0].dtype)
-    try:
-        answer = call(tensor)
-    except TypeError:
-        answer = call(**{name: tensor})
-    if isinstance(answer, dict):
-        answer = next(iter(answer.values()))
-    elif isinstance(answer, (list, tuple)):
-        answer = answer[0]
-    return np.asarray(answer, np.float32)
-
-
-def _converted(tf: Any, call: Any, owner: Any) -> bytes:
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([call], owner)
-    return bytes(converter.convert())
+def _called(call: Any, tensor: Any) -> Any:
+    """Return the one answer of a signature with one input."""
+    (name,) = call.structured_input_signature[1]
+    (answer,) = call(**{name: tensor}).values()
+    return answer

@@ -40,7 +40,7 @@ def test_reading_ahead_is_bounded_and_ends_when_closed() -> None:
             yield item
 
     ahead = Ahead(items(), 2)
-    assert third.wait(10)
+    assert third.wait(60)
     before = threading.active_count()
     ahead.close()
 
@@ -54,7 +54,7 @@ def test_workers_overtake_each_other_but_their_results_do_not() -> None:
 
     def work(worker: str, item: int) -> tuple[int, str]:
         if item == 0:
-            assert second_done.wait(10)
+            assert second_done.wait(60)
         else:
             second_done.set()
         return item, worker

@@ -25,6 +25,10 @@ from .conftest import TIME_WORDS, Rows, Told, rows_of_devices, told_of  # isort:
 
 DEVICES = 1000
 PATIENCE_S = 60.0
+_HOLDS = (
+    "import sys, time; from pathlib import Path; from edge_runtime.sync.hold import hold\n"
+    "with hold(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+)
 
 Alone = Callable[[Rows, str], Told]
 
@@ -88,6 +92,28 @@ def test_killed_and_resumed_each_device_is_as_without_a_break(
     assert {device: told == alone(rows, device) for device, told in found.items()} == dict.fromkeys(
         np.unique(rows.device).tolist(), True
     )
+
+
+def test_a_state_folder_that_another_process_has_is_refused(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second of two commands on one folder ends with code 1, says why, and changes nothing."""
+    state, out = tmp_path / "state", tmp_path / "out.jsonl"
+    words = _words(bundle, rows_of_devices(5).save(tmp_path / "r.npz"), out, "--state", str(state))
+
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDS, str(state)], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        code = main(words)
+        other.kill()
+
+    assert code == 1
+    assert "another process runs on this folder" in capsys.readouterr().err
+    assert [path.name for path in state.iterdir()] == ["device.lock"]
+    assert main(words) == 0
+    assert len(_by_device(out)) == 5
 
 
 def _has_grown(path: Path, child: subprocess.Popen[bytes]) -> bool:

@@ -32,7 +32,7 @@ from edge_runtime.spec import (
     WindowSpec,
 )
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 LENGTH = 4
 
 GATED = '''

@@ -21,7 +21,7 @@ from edge_runtime.sinks.gpio.sink import GpioSink
 from edge_runtime.testing import FakeClock
 from edge_runtime.types import Decision, Output
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 
 _PINS = """
 import os

@@ -26,7 +26,7 @@ from edge_runtime.types import Frame
 from edge_simulator.broker import Broker, free_port
 from edge_simulator.link import Chances, LinkProxy
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 NEED = StreamSpec((ChannelSpec("t"),), 10.0)
 WELCOME, GRANTED, REFUSED = b"\x20\x02\x00\x00", b"\x00", b"\x80"
 

@@ -27,7 +27,7 @@ NEED = StreamSpec((ChannelSpec("x"), ChannelSpec("y")), 10.0)
 LINES = {"kind": "delimited", "fields": ["x", "y"]}
 NUMBERED = {"kind": "delimited", "fields": ["n", "x", "y"]}
 PERIOD_NS = 100_000_000
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture
