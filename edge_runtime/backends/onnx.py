@@ -362,7 +362,8 @@ def _filled(entry: Any, features: tuple[int, ...] | None) -> Sequence[Any]:
     size = math.prod(features or ())
     if features is None or len(free) > 1 or size % known:
         raise ValueError(
-            f"input {entry.name!r} has the shape {shape}; only the first axis may be free"
+            f"input {entry.name!r} has the shape {shape}; only the first axis may be "
+            "free, unless the shape of its features is said (--shape)"
         )
     return [size // known if axis in free else one for axis, one in enumerate(shape)]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_runtime.errors import ConfigError, Rejected
 from edge_runtime.identity import ResultId
 from edge_runtime.modes.explain import Explanation, explain, limit_text, page_of
 from edge_runtime.modes.replay import Bundles
@@ -46,14 +47,33 @@ class Explain:
 
     def run(self, args: argparse.Namespace) -> int:
         """Explain; 1 if the recorded bundle did not give the recorded bytes."""
+        if args.output is not None and args.output.suffix not in (".html", ".htm"):
+            raise ConfigError(
+                f"-o names {args.output}",
+                where="the command line",
+                expected="a name that ends in .html: the drawing is a page",
+                remedy="Name it so; any browser opens, prints and saves it as a picture.",
+            )
         told, found = explain(ResultId.parse(args.result), args.recording, Bundles(args.bundle))
         if args.output is not None:
-            args.output.write_text(page_of(told, found))
+            _write(args.output, page_of(told, found))
         text = msgspec.json.encode(told).decode() if args.json else "\n".join(_lines(told))
         sys.stdout.write(text + "\n")
         if args.output is not None and not args.json:
             sys.stdout.write(f"drawn in {args.output}\n")
         return 1 if told.is_equal is False and found.is_same_bundle else 0
+
+
+def _write(path: Path, page: str) -> None:
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise Rejected(
+            f"the page cannot be written ({error.strerror})",
+            where=str(path),
+            expected="a file in a folder that exists and that you may write to",
+            remedy="Name another one with -o.",
+        ) from error
 
 
 def _lines(told: Explanation) -> Iterator[str]:

@@ -56,7 +56,10 @@ def model_options(parser: argparse._ArgumentGroup) -> None:
 def warm_up_option(parser: argparse._ArgumentGroup) -> None:
     """Add what nobody can read from a file, and a restart needs to know."""
     parser.add_argument(
-        "--warm-up", type=whole, default=0, metavar="N", help="windows that decide its state"
+        "--warm-up",
+        type=whole,
+        metavar="N",
+        help="windows that decide its state, where that cannot be read (100)",
     )
 
 

@@ -44,7 +44,12 @@ class Parity:
         """Add the verb's arguments."""
         add = parser.add_argument
         add("bundle", type=Path, nargs="?", help="folder or zip file")
-        add("rows", type=Path, nargs="?", help="as for batch; the golden windows by default")
+        add(
+            "rows",
+            type=Path,
+            nargs="?",
+            help="as for batch; the golden windows, or random ones for a bare model, by default",
+        )
         add("--limit", type=count, default=_ROWS, metavar="N", help=f"rows (default {_ROWS:,})")
         add("--kills", type=whole, default=3, metavar="N", help="kills of a mode (default 3)")
         add("--seed", type=whole, default=0, metavar="N", help="decides frames, kills, snapshots")
@@ -58,6 +63,9 @@ class Parity:
 
     def run(self, args: argparse.Namespace) -> int:
         """Prove it; 1 if a mode differs."""
+        if args.model is not None and args.rows is None:
+            # The one path beside a bare model is that of its rows.
+            args.bundle, args.rows = None, args.bundle
         with bundle_of(args) as (bundle, path):
             asked = Choice(backend=args.backend, threads=args.threads)
             report = prove_parity(

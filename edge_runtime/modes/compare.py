@@ -29,6 +29,7 @@ from edge_runtime.modes.parity.rows import SAMPLES, TIMES
 from edge_runtime.ports import Choice
 from edge_runtime.sources import Pace
 from edge_runtime.spec import Layer, PriorLayer
+from edge_runtime.sync.transport import MemoryBroker
 
 __all__ = ["MODES", "Measured", "measure_modes"]
 
@@ -148,7 +149,7 @@ class _Release:
 
 
 def _edge(setting: _Setting) -> Measured:
-    # Nobody listens on that port: what the device makes stays in its outbox.
+    # It never has a link: what the device makes stays in its outbox.
     further = {"sync": {"host": "127.0.0.1", "port": 9}}
     return _measured(
         "edge",
@@ -224,7 +225,14 @@ def _opened(
         if event == "estimates.made":
             on_estimates(time.perf_counter())
 
-    return EdgeDevice(config, paces={} if pace is None else {"main": pace}, on_event=on_event)
+    nowhere = MemoryBroker()
+    nowhere.cut(config.device)
+    return EdgeDevice(
+        config,
+        paces={} if pace is None else {"main": pace},
+        on_event=on_event,
+        connect=lambda _sync, client, _clock: nowhere.transport(client),
+    )
 
 
 def _model(setting: _Setting) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from edge_runtime.ports import Clock
 from edge_runtime.quality import masks_or_none
 from edge_runtime.sources.pace import Pace, RealTime, Unpaced
 from edge_runtime.tape import Segment, Stretch, Tape, frames_of
-from edge_runtime.types import Estimates, Output, SideRows
+from edge_runtime.types import Estimates, Frame, Output, SideRows
 
 __all__ = ["Player", "Span", "StreamReport", "apart"]
 
@@ -94,6 +94,9 @@ class Player:
     def play(self, speed: float | None, clock: Clock) -> Iterator[Step]:
         """Push every frame when it is due, and give out what comes of it.
 
+        Frames before and behind the span, which only lead to it or may revise it, are
+        pushed at once.
+
         Args:
             speed: 1 as fast as it was, N for N times as fast; None for no pace.
             clock: Followed.
@@ -106,8 +109,9 @@ class Player:
         number = 0
         for step in heapq.merge(*steps, key=_due_ns):
             if step.frame is not None:
-                _wait(pace, number)
-                number += 1
+                if self._is_paced(step.frame, step.due_ns):
+                    _wait(pace, number)
+                    number += 1
                 self.played += len(step.frame)
             yield self._shown(step)
 
@@ -124,7 +128,7 @@ class Player:
         return self._replays[name].run(entries_of(self._segments[name]))
 
     def _due_times(self) -> np.ndarray:
-        """Look through the tapes for the times at which frames are due, in the order of play."""
+        """Look through the tapes for the times at which paced frames are due, in that order."""
         times: list[int] = []
         self._samples = 0
         for segments in self._segments.values():
@@ -132,9 +136,15 @@ class Player:
             for _, entry in entries_of(segments):
                 for frame in frames_of(entry) if isinstance(entry, Stretch) else ():
                     due_ns = frame.time_ns.item(-1) if len(frame) else due_ns
-                    times.append(due_ns)
+                    if self._is_paced(frame, due_ns):
+                        times.append(due_ns)
                     self._samples += len(frame)
         return np.sort(np.array(times, np.int64))
+
+    def _is_paced(self, frame: Frame, due_ns: int) -> bool:
+        """Whether a window of the span may end in a frame."""
+        is_begun = not len(frame) or frame.time_ns.item(0) < self._span.last_ns
+        return is_begun and due_ns >= self._span.first_ns
 
     def _shown(self, step: Step) -> Step:
         counts = self._counts[step.stream]

@@ -15,7 +15,7 @@ from edge_runtime.ports import Clock, Message, Transport
 from edge_runtime.quality import names_of_mask
 from edge_runtime.spec import ModelSpec
 from edge_runtime.sync.link import Downlink, Link
-from edge_runtime.sync.messages import Answers, Command, LastRow
+from edge_runtime.sync.messages import MOST_SHOWN, Answers, Command, LastRow
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.state import StateStore
 from edge_runtime.sync.topics import Topics
@@ -162,16 +162,27 @@ class Uplink:
 
 def _answers(spec: ModelSpec) -> Answers:
     return Answers(
-        f"{spec.name}@{spec.version}",
-        spec.labels,
-        tuple(dict.fromkeys(limit.label for limit in spec.limits)),
-        spec.unit,
+        f"{spec.name}@{spec.version}", _shown(spec), _deciding(spec)[:MOST_SHOWN], spec.unit
     )
+
+
+def _deciding(spec: ModelSpec) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(limit.label for limit in spec.limits))
+
+
+def _shown(spec: ModelSpec) -> tuple[str, ...]:
+    """Return the labels that fit a message, in the model's order: first those that decide."""
+    if len(spec.labels) <= MOST_SHOWN:
+        return spec.labels
+    wanted = dict.fromkeys((*_deciding(spec), *spec.labels))
+    kept = set(list(wanted)[:MOST_SHOWN])
+    return tuple(label for label in spec.labels if label in kept)
 
 
 def _last_row(output: Output, pipeline: AnyPipeline) -> LastRow:
     estimates = output.estimates
     values = dict(zip(pipeline.spec.labels, estimates.value[-1].tolist(), strict=True))
+    shown = {label: values[label] for label in _shown(pipeline.spec)}
     mask = 0 if estimates.quality is None else int(estimates.quality[-1])
     quality = tuple(names_of_mask(mask))
-    return LastRow(int(estimates.end_ns[-1]), values, pipeline.started, quality)
+    return LastRow(int(estimates.end_ns[-1]), shown, pipeline.started[:MOST_SHOWN], quality)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from edge_runtime.quality import MASK, joined_masks
+from edge_runtime.quality import MASK
 from edge_runtime.types import Decision, Estimates, Table
 
 __all__ = [
@@ -26,8 +26,9 @@ _FURTHER = ("inputs", "revision", "uncertain", "stage")
 class EstimateRows:
     """Estimates of one base and its layers, gathered window by window.
 
-    They are kept as bytes: the small arrays of a window take several times what
-    is in them, and so many push the model's weights out of the cache.
+    They are kept as the bytes of their columns: the small arrays of a window take several
+    times what is in them, push the model's weights out of the cache, and whoever writes
+    them down would have to fetch each of them.
 
     Args:
         like: Has the ``effective_id`` and the shapes of all that will be added.
@@ -40,80 +41,80 @@ class EstimateRows:
     def __init__(self, like: Estimates, *, is_retracted: bool = False) -> None:
         self.kind = like.effective_id, is_retracted
         self._like = like
-        self._parts: list[tuple[bytes, ...]] = []
-        self._is_refined = False
-        self._further = [name for name in _FURTHER if getattr(like, name) is not None]
+        self._index, self._start_ns, self._end_ns = bytearray(), bytearray(), bytearray()
+        self._score = bytearray()
+        # None where no layer has refined a score yet.
+        self._value: bytearray | None = None
+        self._further = {name: bytearray() for name in _FURTHER if getattr(like, name) is not None}
+        # Masks of those windows that have any, by the first row.
         self._masks: dict[int, np.ndarray] = {}
 
     def add(self, estimates: Estimates) -> None:
         """Append a row for each window."""
-        value = score = estimates.score.tobytes()
         if estimates.value is not estimates.score:
-            self._is_refined = True
-            value = estimates.value.tobytes()
+            if self._value is None:
+                self._value = bytearray(self._score)
+            self._value += estimates.value.tobytes()
+        elif self._value is not None:
+            self._value += estimates.score.tobytes()
         if estimates.quality is not None:
-            self._masks[len(self._parts)] = estimates.quality
-        self._parts.append(
-            (
-                estimates.index.tobytes(),
-                estimates.start_ns.tobytes(),
-                estimates.end_ns.tobytes(),
-                score,
-                value,
-                *[getattr(estimates, name).tobytes() for name in self._further],
-            )
-        )
+            self._masks[len(self)] = estimates.quality
+        self._index += estimates.index.tobytes()
+        self._start_ns += estimates.start_ns.tobytes()
+        self._end_ns += estimates.end_ns.tobytes()
+        self._score += estimates.score.tobytes()
+        for name, column in self._further.items():
+            column += getattr(estimates, name).tobytes()
+
+    def __len__(self) -> int:
+        """How many windows there are."""
+        return len(self._index) // self._like.index.itemsize
 
     def answers(self) -> tuple[bytes, bytes, bytes]:
         """Return index, value and score of all rows, each as bytes of its column.
 
         The score is empty where it is the value: no layer has refined it.
         """
-        score = self._column(3) if self._is_refined else b""
-        return self._column(0), self._column(4), score
+        if self._value is None:
+            return bytes(self._index), bytes(self._score), b""
+        return bytes(self._index), bytes(self._value), bytes(self._score)
 
     def marks(self) -> dict[str, bytes]:
         """Return what else was said of all rows, as far as there is anything; no inputs."""
-        columns = enumerate(self._further, 5)
-        marks = {name: self._column(place) for place, name in columns if name != "inputs"}
-        quality = self._quality([part[0] for part in self._parts])
+        marks = {name: bytes(rows) for name, rows in self._further.items() if name != "inputs"}
+        quality = self._quality()
         return marks if quality is None else {**marks, _QUALITY: quality.tobytes()}
-
-    def _column(self, place: int) -> bytes:
-        return b"".join([part[place] for part in self._parts])
 
     def table(self) -> Table:
         """Return all rows in order, see `estimates_table`; there is at least one."""
         like, (effective_id, is_retracted) = self._like, self.kind
-        index, start_ns, end_ns, score, value, *further = zip(*self._parts, strict=True)
-        scores = _joined(score, like.score)
-        columns = {
-            name: _joined(parts, getattr(like, name))
-            for name, parts in zip(self._further, further, strict=True)
-        }
+        scores = _array(self._score, like.score)
+        columns = {name: _array(rows, getattr(like, name)) for name, rows in self._further.items()}
         return estimates_table(
             Estimates(
-                index=_joined(index, like.index),
-                start_ns=_joined(start_ns, like.start_ns),
-                end_ns=_joined(end_ns, like.end_ns),
+                index=_array(self._index, like.index),
+                start_ns=_array(self._start_ns, like.start_ns),
+                end_ns=_array(self._end_ns, like.end_ns),
                 score=scores,
-                value=_joined(value, like.value) if self._is_refined else scores,
+                value=scores if self._value is None else _array(self._value, like.value),
                 effective_id=effective_id,
-                quality=self._quality(index),
+                quality=self._quality(),
                 **({"inputs": None} | columns),
             ),
             is_retracted=is_retracted,
         )
 
-    def _quality(self, index: Sequence[bytes]) -> np.ndarray | None:
-        item = self._like.index.itemsize
-        return joined_masks(
-            (self._masks.get(number), len(rows) // item) for number, rows in enumerate(index)
-        )
+    def _quality(self) -> np.ndarray | None:
+        if not self._masks:
+            return None
+        quality = np.zeros(len(self), MASK)
+        for first, masks in self._masks.items():
+            quality[first : first + len(masks)] = masks
+        return quality
 
 
-def _joined(parts: Iterable[bytes], like: np.ndarray) -> np.ndarray:
-    return np.frombuffer(b"".join(parts), like.dtype).reshape(-1, *like.shape[1:])
+def _array(rows: bytearray, like: np.ndarray) -> np.ndarray:
+    return np.frombuffer(bytes(rows), like.dtype).reshape(-1, *like.shape[1:])
 
 
 def estimates_table(estimates: Estimates, *, is_retracted: bool = False) -> Table:

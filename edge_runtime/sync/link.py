@@ -359,7 +359,12 @@ class Link:
             self._is_life_due = True
 
     def _life_message(self, life: Life) -> Message:
-        return Message(self._topics.up(self._device, "life"), encode(life), retain=True)
+        try:
+            payload = encode(life)
+        except WireError:
+            # Many streams with many labels: what runs is said all the same.
+            payload = encode(msgspec.structs.replace(life, streams={}))
+        return Message(self._topics.up(self._device, "life"), payload, retain=True)
 
     def _publish_messages(self) -> None:
         while self._to_send:
@@ -381,12 +386,20 @@ class Link:
             self._is_last_due = False
             shown = dict(self._shown)
         rows = {stream: row() for stream, row in shown.items()}
-        last = Last(self._device, self._clock.now_ns(), rows)
         self._next_last_ns = now_ns + _LAST_EVERY_NS
         topic = self._topics.up(self._device, "last")
-        if not self._publish(Message(topic, encode(last), qos=0, retain=True)):
+        if not self._publish(Message(topic, self._last_payload(rows), qos=0, retain=True)):
             self._is_last_due = True
         return _NEVER_S
+
+    def _last_payload(self, rows: dict[str, LastRow]) -> bytes:
+        last = Last(self._device, self._clock.now_ns(), rows)
+        try:
+            return encode(last)
+        except WireError:
+            # Many streams with many values: what has started counts most.
+            bare = {name: msgspec.structs.replace(row, values={}) for name, row in rows.items()}
+            return encode(msgspec.structs.replace(last, streams=bare))
 
     # --- down -----------------------------------------------------------------------------
 

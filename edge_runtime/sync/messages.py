@@ -19,6 +19,7 @@ from edge_runtime.errors import WireError
 
 __all__ = [
     "MAX_PAYLOAD_BYTES",
+    "MOST_SHOWN",
     "Ack",
     "Answer",
     "Answers",
@@ -45,7 +46,9 @@ Name = Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9_-]{0,62}\Z")]
 Text = Annotated[str, Meta(max_length=1024)]
 Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 PerStream = Annotated[dict[Name, Annotated[str, Meta(max_length=128)]], Meta(max_length=256)]
-Values = Annotated[dict[Annotated[str, Meta(max_length=128)], float], Meta(max_length=256)]
+# Outputs of one stream that messages about what is live name.
+MOST_SHOWN = 256
+Values = Annotated[dict[Annotated[str, Meta(max_length=128)], float], Meta(max_length=MOST_SHOWN)]
 
 T = TypeVar("T")
 
@@ -110,14 +113,15 @@ class Answers(msgspec.Struct, frozen=True):
 
     Attributes:
         model: ``name@version`` of the base.
-        labels: Its outputs, in their order.
+        labels: Its outputs, in their order; of more than `MOST_SHOWN` those that decide and
+            the first.
         decides: Those that start and end.
         unit: Of a regressor's value.
     """
 
     model: Text
-    labels: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
-    decides: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
+    labels: Annotated[tuple[Text, ...], Meta(max_length=MOST_SHOWN)] = ()
+    decides: Annotated[tuple[Text, ...], Meta(max_length=MOST_SHOWN)] = ()
     unit: Annotated[str, Meta(max_length=64)] = ""
 
 
@@ -132,7 +136,7 @@ class Life(msgspec.Struct, frozen=True):
         base: Digest of the active base per pipeline stream.
         effective: Effective id per pipeline stream.
         runtime: Version of edge-runtime.
-        streams: What each pipeline stream answers.
+        streams: What each pipeline stream answers; empty where that does not fit a message.
         v: Protocol version.
     """
 
@@ -154,7 +158,8 @@ class LastRow(msgspec.Struct, frozen=True):
 
     Attributes:
         time_ns: Event time.
-        values: Value per label, or sensor values by name.
+        values: Value per label that is shown, or sensor values by name; empty where they do
+            not fit a message.
         active: Labels that have started and not ended.
         quality: What is suspect about the samples behind it, by name.
     """

@@ -11,100 +11,96 @@ import numpy as np
 
 from edge_runtime.errors import StoreError
 from edge_runtime.tape.entries import Column, Silence, Standing, Stretch
-from edge_runtime.types import ClockQuality, Frame
+from edge_runtime.types import Frame
 
-__all__ = ["Gathered", "Run", "frames_of", "stretches_of"]
+__all__ = ["Gathered", "Packer", "Run", "frames_of", "stretches_of"]
 
 _FIELDS = {field.name for field in msgspec.structs.fields(Frame)}
 _SMALL = (np.int8, np.int16, np.int32)
 
 
-_Part = tuple[int, bytes, np.ndarray, np.ndarray | None]
-
-
-class Run:
-    """Frames of one kind: all of them carry masks, or none does.
-
-    Args:
-        first: The first of them.
-        is_passed: Whether nobody answers them.
+class Run(msgspec.Struct, frozen=True, eq=False):
+    """Frames in the order in which they came.
 
     Attributes:
-        parts: Index, samples, times and masks of each.
-        is_passed: As given.
+        frames: At least one.
+        is_passed: Whether nobody answers them.
     """
 
-    def __init__(self, first: Frame, *, is_passed: bool) -> None:
-        self._first = first
-        self.is_passed = is_passed
-        self.parts: list[_Part] = [
-            (first.index, first.samples.tobytes(), first.time_ns, first.quality)
-        ]
+    frames: Sequence[Frame]
+    is_passed: bool = False
 
-    def __len__(self) -> int:
-        """How many frames there are."""
-        return len(self.parts)
 
-    def stretches(self) -> Iterator[Stretch]:
-        """Pack them; where samples are missing in between, in several parts."""
-        begin, next_index = 0, self.parts[0][0]
-        for place, (index, _, times, _) in enumerate(self.parts):
-            if index != next_index:
-                yield self._packed(self.parts[begin:place])
-                begin = place
-            next_index = index + len(times)
-        yield self._packed(self.parts[begin:])
+class Packer:
+    """Packs frames; used by one thread.
 
-    def _packed(self, parts: Sequence[_Part]) -> Stretch:
-        first = self._first
-        first_ns, step_ns, jitter = _packed_times(np.concatenate([one[2] for one in parts]))
-        columns = {"samples": _column(first.samples, b"".join([one[1] for one in parts]))}
+    Times take eight times what is kept of them and more: they are laid out in memory that
+    is kept from one commit to the next, because fresh memory costs more than the work.
+    """
+
+    def __init__(self) -> None:
+        self._times = self._steps = np.empty(0, np.int64)
+
+    def stretches(self, run: Run) -> Iterator[Stretch]:
+        """Pack frames; where they do not go on as before, in several parts."""
+        first = 0
+        for last in _ends(run.frames):
+            yield self._packed(run.frames[first:last], is_passed=run.is_passed)
+            first = last
+
+    def _packed(self, frames: Sequence[Frame], *, is_passed: bool) -> Stretch:
+        first = frames[0]
+        samples = [frame.samples for frame in frames]
+        counts = tuple([len(one) for one in samples])
+        times = self._packed_times([frame.time_ns for frame in frames], sum(counts))
+        columns = {"samples": _column(samples)}
         if first.quality is not None:
-            masks = b"".join([one[3].tobytes() for one in parts if one[3] is not None])
-            columns["quality"] = _column(first.quality, masks)
+            columns["quality"] = _column([f.quality for f in frames if f.quality is not None])
         facts = {"stream": first.stream, "clock": first.clock, "step_ns": first.step_ns}
-        counts = tuple([len(one[2]) for one in parts])
-        return Stretch(
-            parts[0][0], counts, first_ns, step_ns, jitter, columns, facts, self.is_passed
-        )
+        return Stretch(first.index, counts, *times, columns, facts, is_passed)
+
+    def _packed_times(
+        self, parts: Sequence[np.ndarray], count: int
+    ) -> tuple[int, int, Column | None]:
+        """Return first time, step, and what the steps differ by in the smallest integers.
+
+        Differences may wrap around; adding them up wraps back.
+        """
+        if count > len(self._times):
+            self._times, self._steps = np.empty(count, np.int64), np.empty(count, np.int64)
+        times = np.concatenate(parts, out=self._times[:count])
+        if count < 2:
+            return times.item(0) if count else 0, 0, None
+        steps = np.subtract(times[1:], times[:-1], out=self._steps[: count - 1])
+        step_ns = steps.item(0)
+        if (steps == step_ns).all():
+            return times.item(0), step_ns, None
+        steps -= step_ns
+        small = (dtype for dtype in _SMALL if _fits(steps, dtype))
+        return times.item(0), step_ns, _column([steps.astype(next(small, np.int64))])
 
 
 class Gathered:
     """What a stream takes in between two commits; used by one thread.
 
-    Samples are copied as bytes while they are in the cache; times, which the pipeline
-    seldom looks at where a source promises a steady clock, are left where they are.
+    Frames are left as they are: whoever looks at them here, behind the model, reads them
+    from memory again and pushes the model's weights out of the cache.
     """
 
     def __init__(self) -> None:
         self._items: list[Run | Silence | Standing] = []
-        self._parts: list[_Part] = []
-        # The kind of the frames in `_parts`; no frame has no dtype.
-        self._dtype: np.dtype | None = None
-        self._channels = 0
-        self._step_ns: int | None = None
-        self._clock: ClockQuality = "unsynced"
-        self._is_clean = True
+        # What came after the last of the items.
+        self._frames: list[Frame] = []
         # The last item, if nothing came of it.
         self._quiet: Silence | None = None
 
     def add(self, frame: Frame) -> None:
-        """Take the next frame; the pipeline has it too."""
-        samples, quality = frame.samples, frame.quality
-        if (
-            samples.dtype is self._dtype
-            and frame.step_ns == self._step_ns
-            and frame.clock == self._clock
-            and samples.shape[1] == self._channels
-            and (quality is None) is self._is_clean
-        ):
-            self._parts.append((frame.index, samples.tobytes(), frame.time_ns, quality))
-        else:
-            self._begin_run(frame)
+        """Take the next frame, whose arrays nobody changes any more."""
+        self._frames.append(frame)
 
     def pass_by(self, frame: Frame) -> None:
         """Take a frame that nobody answers."""
-        self._put(Run(frame, is_passed=True))
+        self._put(Run((frame,), is_passed=True))
 
     def stand(self, standing: Standing) -> None:
         """Note how the stream stands, where its base or layers have changed."""
@@ -116,7 +112,7 @@ class Gathered:
         A longer silence takes the place of one of which nothing came: a stream may be
         silent for ever, and no commit takes what is gathered here.
         """
-        if self._quiet is not None and self._items[-1] is self._quiet:
+        if self._quiet is not None and not self._frames and self._items[-1] is self._quiet:
             passed_s = max(passed_s, self._quiet.passed_s or 0.0)
             self._items.pop()
         silence = Silence(passed_s)
@@ -129,26 +125,19 @@ class Gathered:
 
     def take(self) -> list[Run | Silence | Standing]:
         """Return all of it, and start anew."""
+        self._end_run()
         items, self._items = self._items, []
         self._quiet = None
-        self._end_run()
         return items
 
     def _put(self, item: Run | Silence | Standing) -> None:
-        self._items.append(item)
         self._end_run()
-
-    def _begin_run(self, frame: Frame) -> None:
-        run = Run(frame, is_passed=False)
-        self._items.append(run)
-        self._parts = run.parts
-        self._dtype, self._channels = frame.samples.dtype, frame.samples.shape[1]
-        self._step_ns, self._clock = frame.step_ns, frame.clock
-        self._is_clean = frame.quality is None
+        self._items.append(item)
 
     def _end_run(self) -> None:
-        """Let the next frame begin a run."""
-        self._dtype = None
+        if self._frames:
+            self._items.append(Run(self._frames))
+            self._frames = []
 
 
 def stretches_of(frames: Iterable[Frame]) -> list[Stretch]:
@@ -156,8 +145,9 @@ def stretches_of(frames: Iterable[Frame]) -> list[Stretch]:
     gathered = Gathered()
     for frame in frames:
         gathered.add(frame)
+    packer = Packer()
     runs = [item for item in gathered.take() if isinstance(item, Run)]
-    return [stretch for run in runs for stretch in run.stretches()]
+    return [stretch for run in runs for stretch in packer.stretches(run)]
 
 
 def frames_of(stretch: Stretch, where: str = "tape") -> list[Frame]:
@@ -177,25 +167,34 @@ def frames_of(stretch: Stretch, where: str = "tape") -> list[Frame]:
         ) from error
 
 
-def _column(like: np.ndarray, content: bytes) -> Column:
-    return Column(like.dtype.str, like.shape[1:], content)
+def _ends(frames: Sequence[Frame]) -> Iterator[int]:
+    """Yield the end of each part in which frames follow each other and are of one kind.
 
-
-def _packed_times(time_ns: np.ndarray) -> tuple[int, int, Column | None]:
-    """Return first time, step, and what the steps differ by in the smallest integers.
-
-    Differences may wrap around; adding them up wraps back.
+    All frames of a part carry masks, or none does.
     """
-    if len(time_ns) < 2:
-        return int(time_ns[0]) if len(time_ns) else 0, 0, None
-    steps = time_ns[1:] - time_ns[:-1]
-    step_ns = int(steps[0])
-    steps -= steps[0]
-    if not steps.any():
-        return int(time_ns[0]), step_ns, None
-    small = (dtype for dtype in _SMALL if _fits(steps, dtype))
-    jitter = steps.astype(next(small, np.int64))
-    return int(time_ns[0]), step_ns, _column(jitter, jitter.tobytes())
+    first = frames[0]
+    dtype, channels = first.samples.dtype, first.samples.shape[1]
+    is_clean, next_index = first.quality is None, first.index
+    for place, frame in enumerate(frames):
+        samples = frame.samples
+        if (
+            frame.index != next_index
+            or samples.dtype is not dtype
+            or samples.shape[1] != channels
+            or frame.step_ns != first.step_ns
+            or frame.clock != first.clock
+            or (frame.quality is None) is not is_clean
+        ):
+            yield place
+            first, dtype, channels = frame, samples.dtype, samples.shape[1]
+            is_clean = frame.quality is None
+        next_index = frame.index + len(samples)
+    yield len(frames)
+
+
+def _column(parts: Sequence[np.ndarray]) -> Column:
+    joined = np.concatenate(parts)
+    return Column(joined.dtype.str, joined.shape[1:], joined.tobytes())
 
 
 def _fits(steps: np.ndarray, dtype: type[np.signedinteger[Any]]) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from edge_runtime.tape.entries import Answers, Entry, Origin, Silence, Standing, encode
-from edge_runtime.tape.frames import Run
+from edge_runtime.tape.frames import Packer, Run
 from edge_runtime.tape.ring import Ring
 
 __all__ = ["Recorder", "Taken"]
@@ -57,6 +57,7 @@ class Recorder:
         self._ring = ring
         self._origin = origin
         self._standing = standing
+        self._packer = Packer()
         self._windows = self._bytes = 0
         self.frames = 0
         self.discarded: Counter[str] = Counter()
@@ -75,7 +76,7 @@ class Recorder:
         if self._is_due(after):
             content += encode(after)
             self._windows = self._bytes = 0
-        frames = sum(len(item) for item in taken.items if isinstance(item, Run))
+        frames = sum(len(item.frames) for item in taken.items if isinstance(item, Run))
         trouble = self._ring.append(content, self._beginning)
         if trouble is None:
             self.frames += frames
@@ -94,7 +95,7 @@ class Recorder:
     def _entries(self, taken: Taken) -> Iterator[Entry]:
         for item in taken.items:
             if isinstance(item, Run):
-                yield from item.stretches()
+                yield from self._packer.stretches(item)
             else:
                 yield item
         yield from taken.answers

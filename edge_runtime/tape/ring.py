@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 SUFFIX = ".tape"
 _SEGMENTS = 16
 _SMALLEST_BYTES, _LARGEST_BYTES = 1 << 16, 1 << 24
+# How long and for how much the room on the disk is believed.
+_LOOK_NS, _LOOK_BYTES = 1_000_000_000, 1 << 20
 # Each start of the device begins a segment; a device that keeps starting begins many.
 _MOST_SEGMENTS = 1000
 
@@ -78,6 +80,9 @@ class Ring:
         self._file: int | None = None
         self._used_bytes = 0
         self._begun_ns = self._last_ns = 0
+        # What may be written before the disk is looked at again, and when it was.
+        self._spare_bytes = 0
+        self._looked_ns = 0
         self.trouble: str | None = None
 
     @property
@@ -164,10 +169,15 @@ class Ring:
         """Leave the disk's last room to others; what this ring holds of it goes first."""
         if self._file is None:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        while self._free_bytes() - count < self._limits.keep_free_bytes:
-            if not self._closed:
-                return False
-            self._remove_oldest()
+        now_ns = self._clock.monotonic_ns()
+        if count > self._spare_bytes or now_ns - self._looked_ns > _LOOK_NS:
+            self._looked_ns = now_ns
+            while (spare := self._free_bytes() - self._limits.keep_free_bytes) < count:
+                if not self._closed:
+                    return False
+                self._remove_oldest()
+            self._spare_bytes = min(spare, _LOOK_BYTES)
+        self._spare_bytes -= count
         return True
 
     def _free_bytes(self) -> int:

@@ -33,6 +33,8 @@ from edge_runtime.update.bare import Findings, ModelQuestion, admit_model, refus
 __all__ = ["Derived", "derive_bundle"]
 
 _GOLDEN_WINDOWS = 8
+# More than any wake word looks back; what plays them takes a few milliseconds.
+_WARM_UP = 100
 _MOST_LABELS = 1 << 14
 _KINDS = {".tflite": "tflite", ".onnx": "onnx", ".npz": "reference"}
 
@@ -54,7 +56,7 @@ def derive_bundle(
     question: ModelQuestion | None = None,
     *,
     rate_hz: float = 1.0,
-    warm_up: int = 0,
+    warm_up: int | None = None,
 ) -> Derived:
     """Admit a bare model file and put a bundle around it.
 
@@ -66,7 +68,8 @@ def derive_bundle(
         path: A ``.tflite``, ``.onnx`` or ``.npz`` file.
         question: How it is judged, and the values of further inputs.
         rate_hz: Samples a second.
-        warm_up: Windows that decide the state of a model whose state cannot be read.
+        warm_up: Windows that decide the state of a model whose state cannot be read; None
+            takes 100 for such a model.
 
     Raises:
         BundleError: The file is refused, or answers more than can have labels.
@@ -75,6 +78,8 @@ def derive_bundle(
     if verdict.findings is None:
         raise refusal(path, verdict)
     found = verdict.findings
+    if warm_up is None:
+        warm_up = _WARM_UP if found.state_kind == "resources" else 0
     spec = _spec(path, found, rate_hz, warm_up)
     model = path.read_bytes()
     if hashlib.sha256(model).hexdigest() != found.digest:
@@ -171,6 +176,10 @@ def _assumptions(spec: ModelSpec, rate_hz: float, warm_up: int, found: Findings)
         f"samples come at {rate_hz:g} Hz",
         f"{len(spec.labels)} outputs are reported as they are, and decide nothing",
     )
-    if found.state_kind == "resources" and not warm_up:
-        said = (*said, "after a restart the model begins with fresh state: its own cannot be read")
+    if found.state_kind == "resources":
+        said = (
+            *said,
+            f"after a restart the last {warm_up} windows are played to the model again, "
+            "because its state cannot be read",
+        )
     return tuple(said)

@@ -84,16 +84,43 @@ def test_a_key_ends_a_replay_on_a_terminal(recorded: Path) -> None:
     assert rest.startswith("turbine: ")
 
 
-def test_a_span_is_cut_out(recorded: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("speed", ["max", "86400"])
+def test_a_span_is_cut_out(recorded: Path, tmp_path: Path, speed: str) -> None:
     """Only windows that end in the span are shown; they are the device's own lines."""
     out = tmp_path / "day.jsonl"
 
-    code = _replay(recorded, "--from", "2013-01-05", "--to", "2013-01-06T00:00:00Z", "-o", str(out))
+    span = ["--from", "2013-01-05", "--to", "2013-01-06T00:00:00Z", "--speed", speed]
+    code = _replay(recorded, *span, "-o", str(out))
 
     lines = out.read_bytes().splitlines()
     assert code == 0
     assert set(lines) <= set(_live(recorded).splitlines())
     assert sum(json.loads(line)["kind"] == "estimate" for line in lines) == 24
+
+
+def test_a_page_is_not_called_a_picture(
+    recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is drawn is HTML: another ending is refused before anything is done."""
+    words = ["explain", "turbine-1/1/turbine/5", "--recording", str(recorded / "rec")]
+
+    code = main([*words, "-o", str(tmp_path / "why.png")])
+
+    assert code == 2
+    assert ".html" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_page_that_cannot_be_written_is_told(
+    recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that is not there: where, why and what to do, and no traceback."""
+    words = ["explain", "turbine-1/1/turbine/5", "--recording", str(recorded / "rec")]
+
+    code = main([*words, "-o", str(tmp_path / "nowhere" / "why.html")])
+
+    assert code == 1
+    assert "cannot be written (No such file or directory)" in capsys.readouterr().err
 
 
 def test_another_bundle_prints_what_differs(

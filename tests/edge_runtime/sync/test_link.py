@@ -12,7 +12,9 @@ import pytest
 from edge_runtime.ports import Message
 from edge_runtime.sync.link import Link
 from edge_runtime.sync.messages import (
+    MOST_SHOWN,
     Ack,
+    Answers,
     BlobChunk,
     CloudState,
     Command,
@@ -448,6 +450,28 @@ def test_live_values_never_wait_behind_the_backlog(
     last = last_of(broker)
     assert last is not None
     assert last.streams == {"main": LastRow(2, {"score": 0.6}, ("high",))}
+
+
+def test_what_does_not_fit_a_message_is_left_out(make_link: MakeLink, broker: MemoryBroker) -> None:
+    """Of hundreds of streams with long labels it is said what runs and what has started."""
+    names = [f"camera-{number}" for number in range(200)]
+    labels = tuple(f"a label of some length {number}" for number in range(MOST_SHOWN))
+    link = make_link()
+    link.announce(
+        base=dict.fromkeys(names, "b"),
+        effective=dict.fromkeys(names, "e"),
+        runtime="0.1",
+        streams={name: Answers("m@1", labels) for name in names},
+    )
+    for name in names:
+        link.show(name, lambda: LastRow(1, dict.fromkeys(labels, 0.5), ("high",)))
+
+    link.step(0.0)
+
+    life, last = life_of(broker), last_of(broker)
+    assert (life.is_online, sorted(life.base), life.streams) == (True, sorted(names), {})
+    assert last is not None
+    assert last.streams == {name: LastRow(1, {}, ("high",)) for name in names}
 
 
 def test_the_rate_limit_holds(

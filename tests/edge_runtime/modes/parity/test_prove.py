@@ -133,6 +133,38 @@ def test_a_bare_model_is_proven_too(name: str, capsys: pytest.CaptureFixture[str
     assert "assumed: samples come at 1 Hz" in told.err
 
 
+def test_a_bare_model_answers_rows_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wake word hears a real stream, and is played its last windows after a restart."""
+    with np.load(MODELS / "okay_nabu_stream.npz") as golden:
+        np.savez(tmp_path / "rows.npz", samples=golden["features"])
+    model = ["--model", str(MODELS / "okay_nabu.tflite"), "--warm-up", "60"]
+
+    code = main(
+        ["parity", str(tmp_path / "rows.npz"), "--array", "samples", *model, "--kills=1", "--json"]
+    )
+
+    report = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert {leg["windows"] for leg in report["legs"]} == {90}
+
+
+def test_a_model_may_have_more_outputs_than_a_message_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A detector has thousands: the device runs, and is proven like any other."""
+    outputs = 14_000
+    weights = np.random.default_rng(0).normal(size=(4, outputs)).astype(np.float32)
+    np.savez(tmp_path / "wide.npz", w0=weights, b0=np.zeros(outputs, np.float32))
+
+    code = main(["parity", "--model", str(tmp_path / "wide.npz"), "--kills", "1", "--json"])
+
+    report = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert [leg["difference"] for leg in report["legs"]] == [None] * 5
+
+
 def test_a_mode_that_lies_is_found_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,7 +203,7 @@ def test_nothing_to_compare_is_no_proof(
     assert "nothing was compared" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [[], ["b", "--model", "m.tflite"]])
+@pytest.mark.parametrize("words", [[], ["b", "rows.csv", "--model", "m.tflite"]])
 def test_a_bundle_or_a_model(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """One of the two, else a usage error."""
     assert main(["parity", *words]) == 2
