@@ -132,7 +132,7 @@ def _add_told(group: _Group) -> None:
     add("--labels", metavar="A,B,…", help="names of the outputs, in order")
     add("--rate-hz", type=float, default=1.0, metavar="HZ", help="samples a second (1)")
     add("--shape", metavar="N[,N…]", help="of one window's features, for free axes")
-    add("--warm-up", type=whole, default=0, metavar="N", help="windows that decide its state")
+    add("--warm-up", type=whole, metavar="N", help="windows that decide its state (100)")
     add(
         "--constant",
         action="append",

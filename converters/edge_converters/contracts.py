@@ -116,7 +116,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         version: Of the bundle; None is 1, or one more than the version before.
         labels: Names of the outputs.
         rate_hz: Samples a second, where nothing else says it.
-        warm_up: Windows that decide the state of a model whose state cannot be read.
+        warm_up: Windows that decide the state of a model whose state cannot be read; None
+            takes 100 of them.
         shape: Of one window's features, for free axes.
         constants: Values of further inputs, by name.
         is_trusted: Whether a pickle may be opened, or a module imported.
@@ -145,7 +146,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None = None
     labels: tuple[str, ...] = ()
     rate_hz: Annotated[float, Meta(gt=0)] = 1.0
-    warm_up: Annotated[int, Meta(ge=0)] = 0
+    warm_up: Annotated[int, Meta(ge=0)] | None = None
     shape: tuple[int, ...] | None = None
     constants: dict[str, float] = {}
     is_trusted: bool = False

@@ -449,3 +449,15 @@ def _wait_for(condition: Callable[[], Any], limit_s: float = 30.0) -> Any:
             return found
         time.sleep(0.02)
     raise TimeoutError
+
+
+def test_a_state_that_cannot_be_read_is_played_again_after_a_restart(
+    tmp_path: Path, made: Made
+) -> None:
+    """A hundred windows where nobody says how many; the report lists it as assumed."""
+    path = Path(shutil.copy(MODELS / "okay_nabu.tflite", tmp_path / "wake.tflite"))
+
+    outcome = made(path)
+
+    assert load_bundle(tmp_path / "bundle").spec.state.warm_up == 100
+    assert any("the last 100 windows" in one for one in outcome.assumed)
