@@ -318,14 +318,11 @@ def choose(contenders: Sequence[Contender], prefer: Literal["latency", "size"] =
         return Choice(original.name, f"keep float: {_why_none(contenders)}", keeps_float=True)
     best = min(passed, key=lambda one: _cost(one, prefer))
     if _cost(best, prefer) >= _cost(original, prefer):
-        why = f"keep float: no file that passed has less {_MEASURES[prefer]}"
+        why = f"keep float: no file that passed has less {prefer}"
         return Choice(original.name, why, keeps_float=True)
-    gain = _cost(original, prefer)[0] / _cost(best, prefer)[0]
-    why = f"{best.precision} passed and has {gain:.1f} times less {_MEASURES[prefer]} than float"
+    share = _cost(best, prefer)[0] / _cost(original, prefer)[0]
+    why = f"{best.precision} passed and has {share:.0%} of float's {prefer}"
     return Choice(best.name, why, keeps_float=False)
-
-
-_MEASURES = {"latency": "latency", "size": "size"}
 
 
 def _cost(one: Contender, prefer: Literal["latency", "size"]) -> tuple[float, float]:

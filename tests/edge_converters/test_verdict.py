@@ -216,7 +216,7 @@ def test_the_smallest_file_that_passed_is_chosen() -> None:
     found = choose([_FLOAT, *others])
 
     assert found.name == "mixed"
-    assert found.why == "mixed passed and has 3.3 times less size than float"
+    assert found.why == "mixed passed and has 30% of float's size"
 
 
 def test_float_is_kept_where_int8_is_slower() -> None:

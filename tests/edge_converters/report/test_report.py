@@ -121,7 +121,7 @@ def _report(**more: Any) -> Report:
     facts: dict[str, Any] = {
         "title": "pump@3",
         "outcome": "proven",
-        "sentence": "int8 passed and has 3.3 times less size than float",
+        "sentence": "int8 passed and has 30% of float's size",
         "metric": "auc",
         "candidates": candidates,
         "parity": (
