@@ -126,6 +126,10 @@ class OnnxGraph:
             for node in self._nodes
         )
 
+    def readers_of(self, name: str) -> frozenset[str]:
+        """Return the kinds of nodes that read a tensor."""
+        return frozenset(node.operator for node in self._nodes if name in node.inputs)
+
     def input_quantisation(self, name: str) -> Quantisation | None:
         """Return how an input is dequantised, or None if it is not."""
         names = {name}

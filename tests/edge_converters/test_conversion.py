@@ -461,3 +461,33 @@ def test_a_state_that_cannot_be_read_is_played_again_after_a_restart(
 
     assert load_bundle(tmp_path / "bundle").spec.state.warm_up == 100
     assert any("the last 100 windows" in one for one in outcome.assumed)
+
+
+def convolution(*, is_transposed: bool) -> Any:
+    """Make a convolution over 16 samples of 3 channels, with channels or samples first."""
+    nodes = [helper.make_node("Transpose", ["x"], ["c"], perm=[0, 2, 1])] if is_transposed else []
+    entry = "c" if is_transposed else "x"
+    nodes += [
+        helper.make_node("Conv", [entry, "w"], ["h"]),
+        helper.make_node("ReduceMax", ["h"], ["y"], axes=[2], keepdims=0),
+    ]
+    shape = [1, 16, 3] if is_transposed else [1, 3, 16]
+    weights = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float32)
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("is_transposed", [True, False])
+def test_a_model_that_takes_samples_for_channels_is_told(
+    tmp_path: Path, made: Made, is_transposed: bool
+) -> None:
+    """It would run, and answer nonsense."""
+    outcome = made(saved(convolution(is_transposed=is_transposed), tmp_path / "net.onnx"))
+
+    assert any("channels first" in one for one in outcome.notes) == (not is_transposed)

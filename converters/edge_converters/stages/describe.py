@@ -10,6 +10,7 @@ import numpy as np
 from edge_converters.contracts import Format, Request
 from edge_converters.sidecars import Sidecar, read_sidecar
 from edge_converters.stages.load import Facts
+from edge_runtime.backends.onnx_graph import read_graph
 from edge_runtime.config.convert import load_yaml
 from edge_runtime.errors import ConfigError, EdgeError
 from edge_runtime.spec import ChannelSpec, Limit, ModelSpec, Raw, WindowSpec
@@ -68,7 +69,8 @@ def describe(file: Path, form: Format, facts: Facts, request: Request) -> Descri
     spec = _told(spec, facts, request)
     if request.spec is None and facts.channels:
         spec, assumed = _as_rows(spec, facts.channels), assumed[1:]
-    return Described(spec, derived.bundle.golden().inputs, assumed, _notes(sidecar))
+    notes = (*_notes(sidecar), *_order_of_axes(file, form))
+    return Described(spec, derived.bundle.golden().inputs, assumed, notes)
 
 
 def _sidecar(file: Path, form: Format, request: Request) -> Sidecar | None:
@@ -80,6 +82,19 @@ def _sidecar(file: Path, form: Format, request: Request) -> Sidecar | None:
 
 def _notes(sidecar: Sidecar | None) -> tuple[str, ...]:
     return (f"described by {sidecar.origin}", *sidecar.notes) if sidecar is not None else ()
+
+
+def _order_of_axes(file: Path, form: Format) -> tuple[str, ...]:
+    """Warn of a model that would take the samples of a window for its channels."""
+    if form != "onnx":
+        return ()
+    graph = read_graph(file.read_bytes())
+    return tuple(
+        f"{port.name} goes straight into a convolution, which reads channels first; windows "
+        "of a stream have samples first: transpose them in the model, before its first layer"
+        for port in graph.inputs
+        if "Conv" in graph.readers_of(port.name) and port.shape[1] != 1
+    )
 
 
 def _given(path: Path, derived: ModelSpec, hop: int | None) -> ModelSpec:
