@@ -380,7 +380,7 @@ def test_a_full_disk_under_the_device_is_told_in_gaps(
     gate = Gate()
     device = bench.start_device(gate)
     gate.release(1000)
-    bench.wait_for("the first commit", lambda: bool(bench.named("rows.committed")))
+    bench.wait_for("rows that can make way", lambda: bench.committed == 1000)
 
     hog = _fill(small_disk)
     # Room for the largest commit, once older rows have made way.

@@ -61,7 +61,7 @@ def test_what_had_to_be_assumed_is_said() -> None:
 
     assert "3 samples of 40 channels" in assumed
     assert "33.3 Hz" in assumed
-    assert "fresh state" in assumed
+    assert "the last 100 windows are played to the model again" in assumed
 
 
 def test_a_file_that_is_refused_has_its_reason(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from edge_runtime.sinks.webhook import WebhookConfig, WebhookSink
 from edge_runtime.sinks.webhook.post import _retry_after_s
 from edge_runtime.types import Output, SideRows
 
-PATIENCE_S = 90.0
+PATIENCE_S = 60.0
 PAGE = Path(__file__).parents[4] / "docs" / "reference" / "sinks" / "webhook.md"
 Step = int | tuple[int, Mapping[str, str]] | str
 
