@@ -166,6 +166,7 @@ def test_sensor_data_make_integers_of_a_float_model(tmp_path: Path, made: Made) 
     assert int8.verdict.outcome == "pass"
 
 
+@pytest.mark.slow
 def test_a_recipe_played_again_gives_the_same_bytes(tmp_path: Path, made: Made) -> None:
     """Every choice stands in it; places on this machine do not."""
     path = saved(network(), tmp_path / "net.onnx")
@@ -318,6 +319,7 @@ def test_windows_of_another_shape_are_refused(tmp_path: Path, made: Made) -> Non
     assert "(7,)" in error.what
 
 
+@pytest.mark.slow
 def test_random_numbers_are_no_calibration_data(tmp_path: Path, made: Made) -> None:
     """Unless somebody insists."""
     path = saved(network(), tmp_path / "net.onnx")

@@ -80,6 +80,7 @@ def _scales(bench: SimpleNamespace, path: Path) -> Any:
     return bench.quantiser(bench.task).scales(bundle.files[bundle.spec.artefacts[0].file])
 
 
+@pytest.mark.slow
 def test_a_short_refit_keeps_scales_and_a_small_delta(
     bench: SimpleNamespace, refreshed: Converted, tmp_path: Path
 ) -> None:
@@ -99,6 +100,7 @@ def test_a_short_refit_keeps_scales_and_a_small_delta(
     assert str(told) in outcome.notes
 
 
+@pytest.mark.slow
 def test_weights_that_outgrew_their_scales_are_quantised_anew(refreshed: Converted) -> None:
     """The share that would be clipped is stated, and the answers are as good as before."""
     outcome = refreshed(lambda weights: 4 * weights)
@@ -123,6 +125,7 @@ def test_labels_judge_a_refresh_like_a_conversion(
     assert outcome.bundle == "fan@2"
 
 
+@pytest.mark.slow
 def test_a_refreshed_bundle_can_be_refreshed(
     bench: SimpleNamespace, refreshed: Converted, tmp_path: Path
 ) -> None:
@@ -140,6 +143,7 @@ def test_a_refreshed_bundle_can_be_refreshed(
     assert _scales(bench, tmp_path / "again") == _scales(bench, bench.folder / "before")
 
 
+@pytest.mark.slow
 def test_a_refresh_is_played_again_to_the_byte(
     bench: SimpleNamespace, refreshed: Converted, tmp_path: Path
 ) -> None:

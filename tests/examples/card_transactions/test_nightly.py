@@ -169,6 +169,7 @@ def test_a_world_without_fraud_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_evaluation_writes_figures_and_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
