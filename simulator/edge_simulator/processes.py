@@ -13,23 +13,23 @@ from typing import Any, Protocol
 from edge_runtime.errors import SourceError
 from edge_simulator.control import Channel, listen, reader
 
-__all__ = ["Child", "ChildProcess", "DeviceProcess", "DrivenProcess", "Spawn"]
+__all__ = ["Child", "ChildProcess", "DeviceProcess", "DrivenProcess", "Mortal", "Spawn"]
 
 _START_S = 30.0
 _STOP_S = 20.0
 
 
-class Child(Protocol):
-    """A process that was started here: a `ChildProcess`, or a `ForkedChild`."""
+class Mortal(Protocol):
+    """A process that is started, and may be killed."""
 
     @property
     def pid(self) -> int | None:
-        """Process id of the present or last child."""
+        """Process id of the present or last one."""
         ...
 
     @property
     def is_alive(self) -> bool:
-        """Whether the child runs."""
+        """Whether it runs."""
         ...
 
     def start(self) -> None:
@@ -39,6 +39,10 @@ class Child(Protocol):
     def kill(self) -> None:
         """Send SIGKILL; returns when it is gone."""
         ...
+
+
+class Child(Mortal, Protocol):
+    """A process that was started here: a `ChildProcess`, or a `ForkedChild`."""
 
     def join(self, timeout_s: float = ...) -> int | None:
         """Wait for its end; SIGKILL after ``timeout_s``. Returns the exit code."""

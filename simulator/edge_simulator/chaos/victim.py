@@ -11,33 +11,15 @@ from typing import Protocol
 from edge_runtime.errors import SourceError
 from edge_simulator.broker import Broker
 from edge_simulator.chaos.plan import Kill
-from edge_simulator.processes import DrivenProcess, Spawn
+from edge_simulator.processes import DrivenProcess, Mortal, Spawn
 
 __all__ = ["BrokerProcess", "IngestProcess", "Killable", "Victim"]
 
 _NO_FUSE = Kill(0.0, "")
 
 
-class Killable(Protocol):
+class Killable(Mortal, Protocol):
     """A process that may end at any instant: a `DeviceProcess` and its like."""
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the present or last one."""
-        ...
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it runs."""
-        ...
-
-    def start(self) -> None:
-        """Start it."""
-        ...
-
-    def kill(self) -> None:
-        """Send SIGKILL; returns when it is gone."""
-        ...
 
     def join(self) -> int | None:
         """Wait for its end and return its exit code; negative for a signal."""
