@@ -444,7 +444,7 @@ def _children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
-def _wait_for(condition: Callable[[], Any], limit_s: float = 30.0) -> Any:
+def _wait_for(condition: Callable[[], Any], limit_s: float = 90.0) -> Any:
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
         if found := condition():

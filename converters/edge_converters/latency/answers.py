@@ -60,7 +60,14 @@ def _checked(file: Path, board: str) -> Tuning:
         if file.stat().st_size > _LARGEST_BYTES:
             raise ValueError(f"more than {_LARGEST_BYTES} bytes")
         tuning = msgspec.json.decode(file.read_bytes(), type=Tuning)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be read: {error.strerror}",
+            where=str(file),
+            expected="what edge-runtime tune BUNDLE --json printed on the board",
+            remedy="Check the path and its permissions.",
+        ) from error
+    except ValueError as error:
         raise ConfigError(
             f"is no result of a board: {error}",
             where=str(file),

@@ -77,7 +77,12 @@ def borrow(name: str, python: str) -> Borrowed:
         )
     place = _interpreter(python)
     worker = Worker(name, place)
-    told = ask(worker, "nothing.versions", {"packages": list(one.needs)}, _LIMITS, where=str(place))
+    arguments = {"packages": list(one.needs)}
+    try:
+        told = ask(worker, "nothing.versions", arguments, _LIMITS, where=str(place))
+    except ModelError as error:
+        error.remedy = f"Is it a Python? Try: {place} --version"
+        raise
     _check(one, place, told.result["packages"])
     versions = {"python": told.result["python"], **told.result["packages"]}
     found = Borrowed(place, versions)

@@ -198,7 +198,7 @@ def _imported(place: str, name: str) -> tuple[str, Any]:
         network = found if _is_network(found) else found()
     except Exception as error:
         raise Refusal(
-            f"{place}:{name} gives no network: {_told(error)}",
+            f"gives no network: {_told(error)}",
             "a torch.nn.Module, or a function or class that returns one without arguments",
             "Run the command in the folder the package lies in, and write a function that builds "
             "the network and loads its weights.",
