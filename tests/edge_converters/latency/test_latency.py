@@ -181,7 +181,7 @@ def test_what_is_no_result_is_refused(content: bytes, tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="tune BUNDLE --json"):
         load_answers([tmp_path / "x.json"], PI)
-    with pytest.raises(ConfigError, match="cannot be read.*tune BUNDLE --json"):
+    with pytest.raises(ConfigError, match=r"cannot be read.*tune BUNDLE --json"):
         load_answers([tmp_path / "missing.json"], PI)
 
 
