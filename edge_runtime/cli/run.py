@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_runtime.plural import counted
+
 if TYPE_CHECKING:
     from edge_runtime.config import DeviceConfig
     from edge_runtime.modes.edge import DeviceStatus, EdgeDevice
@@ -147,8 +149,9 @@ def _recorded(config: DeviceConfig, folder: Path | None) -> DeviceConfig:
 def summary_of(status: DeviceStatus) -> str:
     """Say in lines for people what was done, and what still waits."""
     lines = [
-        f"{name}: {stream.position} samples read, {stream.estimates} windows, "
-        f"{stream.decisions} decisions, effective {stream.effective_id}"
+        f"{name}: {counted(stream.position, 'sample')} read, "
+        f"{counted(stream.estimates, 'window')}, {counted(stream.decisions, 'decision')}, "
+        f"effective {stream.effective_id}"
         + "".join(
             f", {count} {reason}" for reason, count in sorted(stream.discarded.items()) if count
         )
@@ -156,5 +159,10 @@ def summary_of(status: DeviceStatus) -> str:
         for name, stream in status.streams.items()
     ]
     if status.backlog_rows:
-        lines.append(f"{status.backlog_rows} rows wait for the cloud; they are kept.")
+        waiting = status.backlog_rows
+        lines.append(
+            "1 row waits for the cloud; it is kept."
+            if waiting == 1
+            else f"{waiting} rows wait for the cloud; they are kept."
+        )
     return "\n".join(lines)
