@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edge_runtime.config import DeviceConfig
     from edge_runtime.modes.edge import DeviceStatus, EdgeDevice
     from edge_runtime.modes.keyed import KeyedStream
+    from edge_runtime.modes.status import StreamStatus
 
 __all__ = ["Run", "stop_on_signals", "summary_of"]
 
@@ -155,7 +156,10 @@ def summary_of(status: DeviceStatus) -> str:
         + "".join(
             f", {count} {reason}" for reason, count in sorted(stream.discarded.items()) if count
         )
-        + "".join(f", {count} windows {what}" for what, count in sorted(stream.suspect.items()))
+        + "".join(
+            f", {counted(count, 'window')} {what}" for what, count in sorted(stream.suspect.items())
+        )
+        + _noticed(stream)
         for name, stream in status.streams.items()
     ]
     if status.backlog_rows:
@@ -166,3 +170,13 @@ def summary_of(status: DeviceStatus) -> str:
             else f"{waiting} rows wait for the cloud; they are kept."
         )
     return "\n".join(lines)
+
+
+def _noticed(stream: StreamStatus) -> str:
+    """Say what was wrong with the sensor; nothing where nothing was."""
+    told = [f"{count} {reason}" for reason, count in sorted(stream.source.faults.items()) if count]
+    if stream.source.lost_samples:
+        told.append(f"{counted(stream.source.lost_samples, 'sample')} lost")
+    if stream.restarts:
+        told.append(f"opened again {counted(stream.restarts, 'time')}")
+    return f"; of its sensor: {', '.join(told)}" if told else ""

@@ -426,4 +426,5 @@ def _sentence(one: Found, report: Report) -> str:
         )
     if one.verdict == "failed":
         return f"{numbers}\nFailed: no point that keeps the budget finds an event."
-    return f"{numbers}\nProven at {report.confidence:.0%}, having tried {one.tried} ways to decide."
+    tried = counted(one.tried, "way")
+    return f"{numbers}\nProven at {report.confidence:.0%}, having tried {tried} to decide."
