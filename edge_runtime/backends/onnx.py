@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from edge_runtime.backends.accelerators import open_onnx
@@ -27,11 +28,13 @@ from edge_runtime.backends.faults import (
     import_runtime,
     only_one_input,
 )
+from edge_runtime.backends.onnx_constants import with_constants
 from edge_runtime.backends.onnx_graph import OnnxGraph, Quantisation, read_graph
 from edge_runtime.backends.onnx_state import Carried
 from edge_runtime.backends.onnx_zero_points import unshared
 from edge_runtime.errors import EdgeError, ModelError
 from edge_runtime.ports import SessionOptions
+from edge_runtime.spec import StateSpec
 from edge_runtime.types import StateKind, TensorSpec
 
 __all__ = ["OnnxModel", "OnnxRuntime", "OnnxSession"]
@@ -95,7 +98,7 @@ class OnnxModel:
         inputs: The input tensor.
         outputs: All output tensors but those of state; the first is the answer.
         carried: Shape and dtype of every other input, by name.
-        state: How these are filled.
+        state: How these are filled; constants that became part of the graph are left out.
         most_rows: Rows that one call may answer.
         is_on_cpu: Whether arrays of this process are where the model runs.
 
@@ -104,11 +107,11 @@ class OnnxModel:
     """
 
     def __init__(self, model: bytes, options: SessionOptions) -> None:
-        self.state = options.state
         self.is_on_cpu = options.accelerator is None
         try:
             graph = read_graph(model)
-            self.session: Any = _open(model, options)
+            self.session: Any
+            self.session, self.state = _open_settled(model, graph, options)
             entry, others = self._split(self.session.get_inputs())
             self.inputs = (_input(entry, graph, options.shape),)
             self.carried = {one.name: (_with_ones(one.shape), _dtype(one)) for one in others}
@@ -312,6 +315,27 @@ def _probe() -> str:
         what = f"the test model answered {answer} instead of [[2.5]]"
         raise does_not_work(OnnxRuntime.name, _PACKAGE, what)
     return str(runtime.__version__)
+
+
+def _open_settled(model: bytes, graph: OnnxGraph, options: SessionOptions) -> tuple[Any, StateSpec]:
+    """Open a model with its constant inputs computed into it, where ONNX Runtime can.
+
+    It then leaves out the branches they never take: the same bytes in 0.8 of the time
+    for a voice detector that asks for its sample rate. State keeps its free axes:
+    ONNX Runtime 1.32 crashes where a known shape decides branches within branches.
+    """
+    state = options.state
+    if not state.constants or not state.constants.keys() <= {port.name for port in graph.inputs}:
+        return _open(model, options), state
+    filled = {one.input for one in state.tensors} | state.constants.keys()
+    windows = [port for port in graph.inputs if port.name not in filled]
+    try:
+        shapes = {port.name: _with_ones(_filled(port, options.shape)) for port in windows}
+        settled = with_constants(model, state.constants, shapes)
+        return _open(settled, options), msgspec.structs.replace(state, constants={})
+    except Exception as error:  # what is wrong with the file itself is told below
+        log.info("onnx.constants_stay_inputs", extra={"reason": str(error)})
+        return _open(model, options), state
 
 
 def _open(model: bytes, options: SessionOptions) -> Any:
