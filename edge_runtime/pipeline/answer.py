@@ -179,7 +179,7 @@ class _ExactError:
             p[:], q[:] = asked[part], answers[part]
             # Exact in any order, so that whatever is fastest may add them up.
             for total, one, two in zip(sums, (p, p, q), (p, q, q), strict=False):
-                total[part] = np.einsum("ij,ij->i", one, two)
+                total[part] = _dots(one, two)
             sums[3, part], sums[4, part] = p.dot(self._ones), q.dot(self._ones)
         errors: Reals = np.maximum(0.0, self._mean(*sums))[:, None]
         return errors
@@ -188,3 +188,10 @@ class _ExactError:
         """Return the mean of one window, or an array of them: the same operations in one order."""
         of_pp, of_pq, of_qq, of_p, of_q = self._weights
         return pp * of_pp + pq * of_pq + qq * of_qq + p * of_p + q * of_q + self._constant
+
+
+def _dots(one: np.ndarray, two: np.ndarray) -> Reals:
+    """Return the product of each row of ``one`` with that of ``two``, added up in any order."""
+    vecdot = getattr(np, "vecdot", None)  # three times as fast; numpy has it since 2.0
+    found: Reals = np.einsum("ij,ij->i", one, two) if vecdot is None else vecdot(one, two)
+    return found
