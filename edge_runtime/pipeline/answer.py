@@ -133,7 +133,7 @@ class _ExactError:
     With ``x = s (p - a)`` and ``y = t (q - b)`` the mean of ``(x - y)^2`` is linear in
     the sums of ``p^2``, ``p q``, ``q^2``, ``p`` and ``q``. Sums of integers are exact
     in any order below 2^53 in float64, and below 2^24 in float32, so that one window
-    and many give the same bytes, and two products of a matrix and a vector do the work.
+    and many give the same bytes, and a product of two matrices does the work.
     """
 
     def __init__(self, source: TensorSpec, target: TensorSpec, size: int) -> None:
@@ -149,21 +149,21 @@ class _ExactError:
             2 * t * offset / size,
         )
         # Both tensors of one window, and ones to add them up with.
-        self._three = np.ones((3, size), _exact_dtype(source, target, size))
-        self._p, self._q = self._three[0], self._three[1]
-        self._asked = self._p.reshape(source.shape)
-        self._answered = self._q.reshape(target.shape)
-        self._two, self._ones = self._three[1:], self._three[2]
+        three = np.ones((3, size), _exact_dtype(source, target, size))
+        self._asked = three[0].reshape(source.shape)
+        self._answered = three[1].reshape(target.shape)
+        self._two, self._transposed, self._ones = three[:2], three.T, three[2]
+        self._sums = np.empty((2, 3), three.dtype)
         many = max(1, _CACHED_VALUES // size), size
-        self._many_p, self._many_q = np.empty((2, *many), self._three.dtype)
+        self._many_p, self._many_q = np.empty((2, *many), three.dtype)
 
     def __call__(self, answers: np.ndarray, asked: np.ndarray) -> Reals:
         if len(answers) > 1:
             return self._of_many(answers, asked)
         self._asked[:] = asked
         self._answered[:] = answers
-        pp, pq, p = self._three.dot(self._p).tolist()
-        qq, q = self._two.dot(self._q).tolist()
+        np.dot(self._two, self._transposed, self._sums)
+        (pp, pq, p), (_, qq, q) = self._sums.tolist()
         error = np.empty((1, 1))
         error[0, 0] = max(0.0, self._mean(pp, pq, qq, p, q))
         return error
