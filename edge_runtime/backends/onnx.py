@@ -27,6 +27,7 @@ from edge_runtime.backends.faults import (
     does_not_work,
     import_runtime,
     only_one_input,
+    open_axes,
 )
 from edge_runtime.backends.onnx_constants import with_constants
 from edge_runtime.backends.onnx_graph import OnnxGraph, Quantisation, read_graph
@@ -385,10 +386,7 @@ def _filled(entry: Any, features: tuple[int, ...] | None) -> Sequence[Any]:
     known = math.prod(size for size in shape[1:] if isinstance(size, int))
     size = math.prod(features or ())
     if features is None or len(free) > 1 or size % known:
-        raise ValueError(
-            f"input {entry.name!r} has the shape {shape}; only the first axis may be "
-            "free, unless the shape of its features is said (--shape)"
-        )
+        raise open_axes(OnnxRuntime.name, entry.name, shape)
     return [size // known if axis in free else one for axis, one in enumerate(shape)]
 
 
