@@ -21,6 +21,9 @@ __all__ = ["OnnxGraph", "Port", "Quantisation", "read_graph", "read_port"]
 _RAW_DTYPES = {1: "<f4", 2: "<u1", 3: "<i1", 4: "<u2", 5: "<i2", 6: "<i4"}
 _MOVES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 _PRODUCTS = frozenset({"Gemm", "MatMul"})
+_SCALED_TOGETHER = frozenset(
+    {"DynamicQuantizeLSTM", "DynamicQuantizeLinear", "DynamicQuantizeMatMul"}
+)
 
 
 class Quantisation(msgspec.Struct, frozen=True):
@@ -100,6 +103,11 @@ class OnnxGraph:
             node.operator in _PRODUCTS and node.inputs[1] not in self._constants
             for node in self._nodes
         )
+
+    @property
+    def scales_rows_together(self) -> bool:
+        """Whether the rows of a batch share a scale that is made from all of them."""
+        return not self.operators.isdisjoint(_SCALED_TOGETHER)
 
     def readers_of(self, name: str) -> frozenset[str]:
         """Return the kinds of nodes that read a tensor."""
