@@ -447,6 +447,25 @@ def test_what_the_log_holds_has_room_in_the_file_on_a_full_disk(
     assert set(on_small_disk.stats().discarded) == {"disk_full"}
 
 
+@pytest.mark.parametrize("made", ["nothing", "filler"])
+def test_a_file_has_half_of_the_ballast_from_its_start(
+    open_outbox: Open, tmp_path: Path, made: str
+) -> None:
+    """On the disk and free for rows, also where the process before was killed while taking it."""
+    if made == "filler":
+        outbox = open_outbox()
+        outbox._connection.execute("CREATE TABLE filler AS SELECT zeroblob(600000)")
+        outbox.close()
+
+    outbox = open_outbox(ballast_mb=1)
+
+    free = outbox._connection.execute("PRAGMA freelist_count").fetchone()[0]
+    tables = {row[0] for row in outbox._connection.execute("SELECT name FROM sqlite_master")}
+    assert (tmp_path / "outbox.db").stat().st_size >= 1 << 19
+    assert free * 1024 > 1 << 18
+    assert "filler" not in tables
+
+
 def test_gaps_that_touch_are_one(open_outbox: Open, batch: Make, commit: Commit) -> None:
     """Whether the block before, between or behind goes last, one gap says so in the end."""
     outbox = open_outbox()
