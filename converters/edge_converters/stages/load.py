@@ -143,7 +143,7 @@ def _write(file: Path, content: Path, told: dict[str, Any]) -> None:
             rows = np.load(content.with_name("inputs.npy"), mmap_mode="r")
             file.write_bytes(isolation_forest(content, rows.shape[1]))
         case "chain":
-            file.write_bytes(chain(content, told["parts"], told["shape"]))
+            file.write_bytes(chain(content, told["parts"], told["shape"], told.get("batch")))
         case _:
             content.rename(file)
 

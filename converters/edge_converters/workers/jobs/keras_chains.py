@@ -71,9 +71,11 @@ def whole_to_onnx(
 ) -> dict[str, object]:
     """Convert a network that is to stay whole: its weights where that spares a loop.
 
-    A GRU is one operator of ONNX, and tf2onnx makes a Loop of it: slow, and a batch of one.
-    A chain with a GRU is written by its weights, everything else by tf2onnx.
-    Arguments, returns and raises are those of `keras_models.to_onnx`.
+    A GRU is one operator of ONNX, and tf2onnx makes a slow Loop of it. A chain with a GRU is
+    written by its weights, everything else by tf2onnx. Its batch is one, as a Loop's: a
+    product over all steps of several windows is a rounding apart from that over one.
+    Arguments and raises are those of `to_onnx`; returns also ``batch``, or what
+    `keras_models.to_onnx` does.
     """
     import keras
 
@@ -86,7 +88,7 @@ def whole_to_onnx(
             # A layer that the chain does not know; tf2onnx may.
             parts = []
         if parts:
-            return _written(keras, network, shape, parts, Path(folder), inputs)
+            return _written(keras, network, shape, parts, Path(folder), inputs) | {"batch": 1}
     return keras_models.to_onnx(model, folder, is_trusted, inputs)
 
 
