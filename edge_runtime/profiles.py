@@ -28,6 +28,7 @@ __all__ = [
     "Profile",
     "explain_choice",
     "find_choice",
+    "find_profile",
     "profiles_folder",
     "read_profile",
     "write_profile",
@@ -50,12 +51,16 @@ class Measured(msgspec.Struct, frozen=True):
         precision: Of the artefact.
         median_us: Time of one window.
         cpu_us: Processor time of one window, all threads together.
+        engine_us: Time of the model's call alone; 0 in profiles of before it was kept.
+        sha256: Of the artefact; empty in those.
     """
 
     choice: Choice
     precision: str
     median_us: float
     cpu_us: float
+    engine_us: float = 0.0
+    sha256: str = ""
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -68,6 +73,8 @@ class Profile(msgspec.Struct, frozen=True):
         goal: What the order is by.
         ranked: Every way that may be chosen, best first; at least one.
         made_ns: When.
+        board: Kind of machine, as in ``device init --board``; empty in profiles of before it
+            was kept.
     """
 
     bundle: str
@@ -76,6 +83,7 @@ class Profile(msgspec.Struct, frozen=True):
     goal: Goal
     ranked: tuple[Measured, ...]
     made_ns: int
+    board: str = ""
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -126,6 +134,11 @@ def explain_choice(bundle: Bundle, explicit: Choice, folder: Path | None = None)
                 why += f", place {place + 1} because the configuration asks for it"
             return Found(_completed(explicit, measured.choice), why, is_tuned=True)
     return Found(explicit, "as configured; tune did not measure or admit that (edge-runtime tune)")
+
+
+def find_profile(digest: str, folder: Path | None = None) -> Profile | None:
+    """Return what was measured for a base here; a device's own folder comes before the user's."""
+    return _lookup(digest, [folder, profiles_folder()])[0]
 
 
 def read_profile(folder: Path, digest: str, machine: Machine | None = None) -> Profile | None:

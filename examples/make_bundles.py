@@ -25,60 +25,19 @@ import numpy as np
 from edge_runtime.backends import load_session
 from edge_runtime.bundle import Bundle, Golden, digest_of, save_bundle, write_golden
 from edge_runtime.pipeline import Pipeline
-from edge_runtime.spec import (
-    ArtefactSpec,
-    ChannelSpec,
-    Clamps,
-    Limit,
-    ModelSpec,
-    Normalise,
-    OutputSpec,
-    Raw,
-    Smoothing,
-    StreamSpec,
-    WindowSpec,
-)
+from edge_runtime.spec import ModelSpec
 from edge_runtime.types import Windows
 from edge_runtime.update.admission import admit
-from examples.card_transactions.payments import CHANNELS, seen_live
+from examples.card_transactions.payments import seen_live
 from examples.card_transactions.train import TEST_WORLD
 from examples.card_transactions.world import WorldSize, draw
+from examples.specs import TURBINE_CHANNELS, cards_spec, turbine_spec
 
 HERE = Path(__file__).resolve().parent
 TURBINE = HERE / "gas_turbine"
 FAN = HERE / "fan_vibration"
 CARDS = HERE / "card_transactions"
 
-TURBINE_CHANNELS = (
-    ("AT", "°C"),
-    ("AP", "mbar"),
-    ("AH", "%"),
-    ("AFDP", "mbar"),
-    ("GTEP", "mbar"),
-    ("TIT", "°C"),
-    ("TAT", "°C"),
-    ("TEY", "MWh"),
-    ("CDP", "mbar"),
-)
-# The largest values that refreshes of 2013 to 2015 asked for stay below two thirds of these.
-TURBINE_CLAMPS = Clamps(
-    kinds=("normaliser", "residual", "fusion", "prior", "thresholds"),
-    normaliser_shift=1.0,
-    normaliser_ratio=1.5,
-    residual_weight=40.0,
-    residual=50.0,
-    fusion_weight=1.5,
-    prior=15.0,
-    threshold=10.0,
-    age_s=30 * 86400.0,
-)
-CARD_CLAMPS = Clamps(
-    kinds=("fusion", "prior", "thresholds"),
-    fusion_weight=6.0,
-    prior=6.0,
-    threshold=0.9,
-    age_s=30 * 86400.0,
-)
 GOLDEN_WINDOWS = 32
 HELD_OUT_BLOCK = 168  # as in gas_turbine/train.py: whole weeks, one in ten
 HELD_OUT_EVERY = 10
@@ -116,31 +75,11 @@ def turbine(version: str, years: tuple[int, ...]) -> tuple[ModelSpec, dict[str, 
     names = tuple(name for name, _ in TURBINE_CHANNELS)
     if tuple(scaling["names"]) != names:
         raise ValueError(f"{artefacts}: columns {scaling['names']}; expected {list(names)}")
-    spec = ModelSpec(
-        name="turbine-nox",
-        version=version,
-        kind="regressor",
-        stream=StreamSpec(
-            channels=tuple(ChannelSpec(name, unit) for name, unit in TURBINE_CHANNELS),
-            rate_hz=1 / 3600,
-        ),
-        window=WindowSpec(length=1, hop=1),
-        features=(Raw(),),
-        normalise=Normalise(mean=tuple(scaling["mean"]), std=tuple(scaling["std"])),
-        artefacts=(
-            ArtefactSpec(backend="tflite", file="model_int8.tflite", precision="int8"),
-            ArtefactSpec(backend="onnx", file="model_int8.onnx", precision="int8"),
-        ),
-        labels=("nox-high",),
-        unit="mg/m³",
-        smoothing=Smoothing(windows=3),
-        limits=(Limit(label="nox-high", on=80.0, off=76.0),),
-        clamps=TURBINE_CLAMPS,
-        tolerance=1.0,
-    )
+    spec = turbine_spec(version, scaling["mean"], scaling["std"])
     files = {
         "model_int8.tflite": (artefacts / "model_int8.tflite").read_bytes(),
         "model_int8.onnx": (artefacts / "model_int8.onnx").read_bytes(),
+        **recipes(artefacts),
         "card.md": turbine_card(
             version, years, json.loads((artefacts / "metrics.json").read_text())
         ),
@@ -254,30 +193,11 @@ def cards(version: str) -> tuple[ModelSpec, dict[str, bytes], np.ndarray]:
     """Return spec, files and golden windows of the fraud scorer."""
     artefacts = CARDS / "artefacts" / version
     scaling = json.loads((artefacts / "normalise.json").read_text())
-    spec = ModelSpec(
-        name="card-fraud",
-        version=version,
-        kind="scorer",
-        # A payment is a window of its own; the rate says no more than that they are rare.
-        stream=StreamSpec(
-            channels=tuple(ChannelSpec(name, unit) for name, unit in CHANNELS), rate_hz=1 / 3600
-        ),
-        window=WindowSpec(length=1, hop=1),
-        normalise=Normalise(mean=tuple(scaling["mean"]), std=tuple(scaling["std"])),
-        artefacts=(
-            ArtefactSpec(backend="tflite", file="model_int8.tflite", precision="int8"),
-            ArtefactSpec(backend="onnx", file="model_int8.onnx", precision="int8"),
-        ),
-        labels=("fraud",),
-        output=OutputSpec(activation="sigmoid"),
-        link="log_odds",
-        limits=(Limit("fraud", on=0.1, off=0.1),),
-        clamps=CARD_CLAMPS,
-        tolerance=0.05,
-    )
+    spec = cards_spec(version, scaling["mean"], scaling["std"])
     files = {
         "model_int8.tflite": (artefacts / "model_int8.tflite").read_bytes(),
         "model_int8.onnx": (artefacts / "model_int8.onnx").read_bytes(),
+        **recipes(artefacts),
         "card.md": cards_card(version, json.loads((artefacts / "metrics.json").read_text())),
     }
     return spec, files, cards_windows()
@@ -314,6 +234,14 @@ Model: Apache-2.0.
 
 def _share(metrics: dict[str, Any]) -> str:
     return f"{100 * metrics['fraud']['test'] / metrics['payments']['test']:.1f} %"
+
+
+def recipes(artefacts: Path) -> dict[str, bytes]:
+    """Return how the library made the model files; a refresh starts from ``recipe.json``."""
+    return {
+        "recipe.json": (artefacts / "recipe_tflite.json").read_bytes(),
+        "recipe_onnx.json": (artefacts / "recipe_onnx.json").read_bytes(),
+    }
 
 
 def write(folder: Path, spec: ModelSpec, files: dict[str, bytes], windows: np.ndarray) -> Bundle:

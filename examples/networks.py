@@ -10,6 +10,7 @@ import contextlib
 import json
 import platform
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,15 +20,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from edge_converters import Outcome
     from edge_converters.quantise.contracts import Format, Quantiser
+    from edge_runtime.spec import ModelSpec
 
 __all__ = [
+    "Evidence",
     "Names",
     "Predict",
     "calibration_rows",
     "float_network",
     "float_tflite",
     "library_versions",
+    "save_converted",
     "save_quantised",
     "write_json",
 ]
@@ -50,6 +55,103 @@ class Names:
     graph: str
     source: str
     sink: str
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a conversion is calibrated with and judged by.
+
+    Attributes:
+        calibration: Windows of the stream that set the ranges, shape (n, length, channels).
+        windows: Those it is judged on, which training never saw, the same shape.
+        labels: What is true of each, shape (m,).
+        metric: ``auc`` or ``mae``.
+        max_drop: How much of it int8 may lose; the script stops where it loses more.
+    """
+
+    calibration: np.ndarray
+    windows: np.ndarray
+    labels: np.ndarray
+    metric: str
+    max_drop: float
+
+
+def save_converted(
+    model: Any, spec: ModelSpec, evidence: Evidence, out: Path, report: Path, names: Names
+) -> tuple[dict[str, Predict], dict[str, Any]]:
+    """Let ``edge_converters`` make both files of a Keras model, as its command would.
+
+    Each is judged against float; file and recipe go into ``out``, the reports into ``report``.
+
+    Returns:
+        What runs ``float``, ``int8_tflite`` and ``int8_onnx``, and the verdict on each file.
+
+    Raises:
+        ModelError: A file loses more than it may.
+    """
+    layers = _dense_layers(model)
+    floats: dict[Format, bytes] = {
+        "tflite": float_tflite(model),
+        "onnx": _float_onnx(layers, names),
+    }
+    runs, verdicts = {"float": _float_predict(layers)}, {}
+    out.mkdir(parents=True, exist_ok=True)
+    for form, content in floats.items():
+        outcome, int8, recipe = _converted(form, content, spec, evidence, report / form)
+        (out / f"model_int8.{form}").write_bytes(int8)
+        (out / f"recipe_{form}.json").write_bytes(recipe)
+        runs[f"int8_{form}"] = _int8_predict(form, int8)
+        verdicts[f"int8_{form}"] = _verdict_of(outcome)
+    return runs, verdicts
+
+
+def _converted(
+    form: Format, content: bytes, spec: ModelSpec, evidence: Evidence, report: Path
+) -> tuple[Outcome, bytes, bytes]:
+    """Convert one float file to int8; return what was found, the file and its recipe."""
+    from edge_converters import Request, convert
+    from edge_converters.reporting import write_report
+    from edge_runtime.bundle import load_bundle
+    from edge_runtime.config.document import dump_yaml
+    from edge_runtime.spec import as_builtins
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = folder / f"{spec.name}.{form}"
+        model.write_bytes(content)
+        (folder / "bundle.yaml").write_text(dump_yaml(as_builtins(spec)))
+        np.savez(folder / "calib.npz", inputs=evidence.calibration)
+        np.savez(folder / "eval.npz", inputs=evidence.windows, labels=evidence.labels)
+        outcome = convert(
+            Request(
+                model=str(model),
+                output=folder / "bundle",
+                spec=folder / "bundle.yaml",
+                calib=folder / "calib.npz",
+                eval=folder / "eval.npz",
+                metric=evidence.metric,
+                max_drop=evidence.max_drop,
+                precisions=("int8",),
+                target="raspberry-pi-4",
+            )
+        )
+        files = load_bundle(folder / "bundle").files
+    write_report(outcome, report)
+    return outcome, files[f"model.{form}"], files["recipe.json"]
+
+
+def _verdict_of(outcome: Outcome) -> dict[str, Any]:
+    chosen = next(one for one in outcome.candidates if one.precision == outcome.choice.precision)
+    verdict = chosen.verdict
+    assert verdict is not None  # noqa: S101 - labels were given
+    return {
+        "claim": outcome.choice.verdict,
+        "metric": verdict.metric,
+        "windows": verdict.windows,
+        "float": round(verdict.float_value, 4),
+        "int8": round(verdict.value, 4),
+        "loss_95": [round(verdict.low or 0.0, 4), round(verdict.high or 0.0, 4)],
+    }
 
 
 def save_quantised(

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from edge_cloud.asking import ask
+from edge_cloud.boards.cli import add_boards
 from edge_cloud.config import CloudConfig, load_cloud
 from edge_cloud.devices import device_rows
 from edge_cloud.identity.cli import add_device_verbs, add_identity
@@ -67,6 +68,7 @@ class Cloud:
             _add_care,
             _add_poison,
             _add_ask,
+            add_boards,
             add_identity,
         ):
             add(verbs)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_cloud.boards.kept import Boards
 from edge_cloud.jobs import JobRow, Jobs
 from edge_cloud.registry import Registry
 from edge_runtime.clock import SystemClock
@@ -71,6 +72,7 @@ class Publisher:
         config: Time-outs and limits.
         clock: For time-outs.
         on_changed: Told after a device said what it runs, or how a job ended.
+        boards: Keeps what devices say their boards took; None where nobody asks.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Publisher:
         config: PublisherConfig | None = None,
         clock: Clock | None = None,
         on_changed: Callable[[], None] | None = None,
+        boards: Boards | None = None,
     ) -> None:
         self._publish = publish
         self._jobs = jobs
@@ -91,6 +94,7 @@ class Publisher:
         self._config = config or PublisherConfig()
         self._clock = clock or SystemClock()
         self._on_changed = on_changed or _ignore
+        self._boards = boards
         self._sent: dict[str, _Sent] = {}
         self._chunks: dict[str, deque[tuple[str, Path, int, int]]] = {}
         self._budget = _Budget(self._config.blob_bytes_per_s, self._clock)
@@ -121,6 +125,8 @@ class Publisher:
     def _note_life(self, life: Life, beyond: Mapping[str, object]) -> None:
         if not self._jobs.note_life(life, beyond):
             return
+        if self._boards is not None:
+            self._boards.note(life)
         if life.is_online:
             for row in self._jobs.open_jobs():
                 if row.job.device == life.device:

@@ -18,6 +18,7 @@ from typing import Literal, get_args
 
 import msgspec
 
+from edge_cloud.boards.kept import Boards
 from edge_cloud.config import CloudConfig, IdentityConfig
 from edge_cloud.identity.authority import Authority
 from edge_cloud.identity.devices import Devices
@@ -174,6 +175,7 @@ class CloudService:
                 config=self._config.publisher,
                 clock=self._clock,
                 on_changed=self._rows_changed.set,
+                boards=Boards(self.store.folder, self.registry, clock=self._clock),
             )
             loops["registry"] = self._run_registry
         if self._refresher is not None:

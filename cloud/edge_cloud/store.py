@@ -41,6 +41,7 @@ from edge_runtime.clock import SystemClock
 from edge_runtime.errors import StoreError, WireError
 from edge_runtime.pipeline import is_quality
 from edge_runtime.ports import Clock
+from edge_runtime.sync.board_times import forget_times
 from edge_runtime.sync.frames import Kind, RowFrame, part_of
 from edge_runtime.sync.messages import Ack
 from edge_runtime.types import Table, check_name
@@ -583,6 +584,7 @@ class Store:
         else:
             raise self._conflict()
         self._release(gone)
+        forget_times(self.folder, device)
         return sum(segment.rows for segment in old)
 
     def _part_from_others(self, device: str, segments: Sequence[Segment]) -> None:

@@ -16,7 +16,12 @@ _OPSET, _IR = 17, 8
 _TIME_FIRST = [1, 0, 2]
 
 
-def chain(arrays: Path, parts: Sequence[Mapping[str, Any]], shape: Sequence[int]) -> bytes:
+def chain(
+    arrays: Path,
+    parts: Sequence[Mapping[str, Any]],
+    shape: Sequence[int],
+    batch: int | None = None,
+) -> bytes:
     """Return the ONNX file of a chain, from (batch, *shape) to what its last part answers.
 
     Source of the recurrent operators' layouts: ONNX operators GRU, LSTM and RNN.
@@ -29,11 +34,12 @@ def chain(arrays: Path, parts: Sequence[Mapping[str, Any]], shape: Sequence[int]
             or an operator without constants; a recurrent one also says ``is_sequence`` and
             ``is_reset_after``, a layer normalisation ``epsilon``.
         shape: Of a window.
+        batch: How many windows it takes at once; None for any number.
     """
     graph = _Graph(read_arrays(arrays.read_bytes(), str(arrays)))
     for number, part in enumerate(parts):
         graph.add(number, part)
-    return graph.written(shape)
+    return graph.written(["batch" if batch is None else batch, *shape])
 
 
 class _Graph:
@@ -67,12 +73,12 @@ class _Graph:
         else:
             self._node(operator)
 
-    def written(self, shape: Sequence[int]) -> bytes:
-        """Return the file."""
+    def written(self, shape: Sequence[int | str]) -> bytes:
+        """Return the file; a name stands for a free axis."""
         import onnx
         from onnx import helper, numpy_helper
 
-        entry = helper.make_tensor_value_info("window", onnx.TensorProto.FLOAT, ["batch", *shape])
+        entry = helper.make_tensor_value_info("window", onnx.TensorProto.FLOAT, shape)
         answer = helper.make_tensor_value_info(self._last, onnx.TensorProto.FLOAT, None)
         constants = [numpy_helper.from_array(one, name) for name, one in self._constants.items()]
         graph = helper.make_graph(self._nodes, "chain", [entry], [answer], constants)

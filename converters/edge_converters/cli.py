@@ -107,7 +107,8 @@ def _add_wanted(group: _Group) -> None:
         action="append",
         default=[],
         metavar="RESULT",
-        help="what tune --json printed on that board, or a folder of it; may be repeated",
+        help="what tune --json printed on that board, or a folder of it; a cloud's store, or"
+        " what cloud boards --json printed; may be repeated",
     )
     add("--to", metavar="FORMATS", help="tflite, onnx, or both with a comma")
     add(

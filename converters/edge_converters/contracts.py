@@ -103,7 +103,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         max_drop: How much of it may be lost.
         prefer: What makes one file better than another that keeps the budget.
         target: Board or runtime that must be able to run it.
-        bench: Results of ``edge-runtime tune --json`` on that board, or folders of them.
+        bench: Results of ``edge-runtime tune --json`` on that board, or folders of them; the
+            store of a cloud, or what ``edge-runtime cloud boards --json`` printed.
         formats: What is wanted; empty takes what the model's path gives.
         precisions: What is tried; empty takes what the data allow.
         hop: Samples that a recurrent network is to take in one call, with its state from

@@ -126,7 +126,7 @@ class _Conversion:
         # Nothing is fitted to a cell: it stays float.
         fitted = (calib, judged) if request.hop is None else (None, None)
         candidates = [one for float_ in floats for one in self._candidates(float_, *fitted, target)]
-        candidates = on_target(self._examined(candidates), answers, target)
+        candidates = on_target(self._examined(candidates), answers, target, self._before)
         choice = choose(candidates, request, kind, target)
         chosen = _chosen(choice, candidates)
         float_ = next(one for one in floats if one.form == chosen.format)

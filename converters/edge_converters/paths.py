@@ -64,7 +64,7 @@ PATHS: tuple[Route, ...] = (
         "onnx",
         "works",
         "keras",
-        "tf2onnx, a GRU as a slow Loop; with --stream, chains of layers by our own emitter",
+        "tf2onnx; chains of layers with a GRU, or with --stream, by our own emitter",
         is_usual=False,
     ),
     Route("savedmodel", "onnx", "works", "keras", "as from Keras", is_usual=False),

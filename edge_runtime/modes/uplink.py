@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from edge_runtime.config import DeviceConfig, SyncConfig
+from edge_runtime.modes.board_times import board_times
 from edge_runtime.modes.commands import Commands, Do
 from edge_runtime.modes.updates import OnEvent, StreamUpdates, Updates
 from edge_runtime.pipeline import AnyPipeline
@@ -71,6 +72,7 @@ class Uplink:
         self._commands = Commands(config.device, commands, clock)
         self._answers_topic = Topics().up(config.device, "evt")
         self._streams = streams
+        self._profiles = config.profiles
         self._outbox = outbox
         self._clock = clock
         self._on_event = on_event
@@ -152,11 +154,18 @@ class Uplink:
     def announce(self) -> None:
         """Say in ``up/life`` what runs; callable from any thread."""
         pipelines = {name: stream.serving.pipeline for name, stream in self._streams.items()}
+        # A cascade is timed as a whole: its time is that of no one file.
+        times = {
+            name: board_times(pipeline.base, self._profiles)
+            for name, pipeline in pipelines.items()
+            if not pipeline.spec.cascade
+        }
         self._link.announce(
             base={name: pipeline.base for name, pipeline in pipelines.items()},
             effective={name: pipeline.effective_id for name, pipeline in pipelines.items()},
             runtime=__version__,
             streams={name: _answers(pipeline.spec) for name, pipeline in pipelines.items()},
+            board_times={name: told for name, told in times.items() if told is not None},
         )
 
 

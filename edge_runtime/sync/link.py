@@ -18,6 +18,7 @@ from edge_runtime.sync.messages import (
     Ack,
     Answers,
     BlobChunk,
+    BoardTimes,
     CloudState,
     Command,
     Job,
@@ -60,6 +61,7 @@ _LONGEST_WAIT_S = 1.0
 _REST_NS = 50_000_000
 _NEVER_S = float("inf")
 _NO_ANSWERS: Mapping[str, Answers] = {}
+_NO_TIMES: Mapping[str, BoardTimes] = {}
 
 
 class LinkStats(msgspec.Struct, frozen=True):
@@ -200,6 +202,7 @@ class Link:
         effective: Mapping[str, str],
         runtime: str,
         streams: Mapping[str, Answers] = _NO_ANSWERS,
+        board_times: Mapping[str, BoardTimes] = _NO_TIMES,
     ) -> None:
         """Say in ``up/life`` what runs, now and on every connection.
 
@@ -208,6 +211,7 @@ class Link:
             effective: Effective id per pipeline stream.
             runtime: Version of edge-runtime.
             streams: What each pipeline stream answers.
+            board_times: What this board took for the base of a stream, where it is known.
         """
         with self._guard:
             self._life = msgspec.structs.replace(
@@ -216,6 +220,7 @@ class Link:
                 effective=dict(effective),
                 runtime=runtime,
                 streams=dict(streams),
+                board_times=dict(board_times),
             )
             self._is_life_due = True
         self._transport.wake()
@@ -363,7 +368,7 @@ class Link:
             payload = encode(life)
         except WireError:
             # Many streams with many labels: what runs is said all the same.
-            payload = encode(msgspec.structs.replace(life, streams={}))
+            payload = encode(msgspec.structs.replace(life, streams={}, board_times={}))
         return Message(self._topics.up(self._device, "life"), payload, retain=True)
 
     def _publish_messages(self) -> None:

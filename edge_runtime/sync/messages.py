@@ -25,8 +25,10 @@ __all__ = [
     "Answers",
     "BlobChunk",
     "BlobRequest",
+    "BoardTimes",
     "CloudState",
     "Command",
+    "FileTime",
     "Job",
     "JobReport",
     "Last",
@@ -125,6 +127,43 @@ class Answers(msgspec.Struct, frozen=True):
     unit: Annotated[str, Meta(max_length=64)] = ""
 
 
+class FileTime(msgspec.Struct, frozen=True):
+    """What one model file took on a board.
+
+    Attributes:
+        sha256: Of the file.
+        backend: Runtime that ran it.
+        engine_us: Median time of the model's call for one window on one thread, µs.
+    """
+
+    sha256: Annotated[str, Meta(max_length=64)]
+    backend: Annotated[str, Meta(max_length=64)]
+    engine_us: float
+
+
+class BoardTimes(msgspec.Struct, frozen=True):
+    """What a board took for the files of one base, as ``edge-runtime tune`` measured it there.
+
+    Only sizes are bounded here, so that odd figures never cost a device its `Life`; the
+    cloud judges what they say.
+
+    Attributes:
+        base: Digest of the base.
+        board: Kind of machine, as in ``device init --board``.
+        machine: Key of the machine: processor and versions of the runtimes.
+        processor: Its name, for people.
+        made_ns: When it was measured, by the device's clock.
+        files: Files that answered within the base's tolerance.
+    """
+
+    base: Annotated[str, Meta(max_length=64)]
+    board: Annotated[str, Meta(max_length=64)]
+    machine: Annotated[str, Meta(max_length=64)]
+    processor: Annotated[str, Meta(max_length=128)]
+    made_ns: int
+    files: Annotated[tuple[FileTime, ...], Meta(max_length=16)]
+
+
 class Life(msgspec.Struct, frozen=True):
     """``up/life``, retained: birth of a device's session, and its will.
 
@@ -137,6 +176,8 @@ class Life(msgspec.Struct, frozen=True):
         effective: Effective id per pipeline stream.
         runtime: Version of edge-runtime.
         streams: What each pipeline stream answers; empty where that does not fit a message.
+        board_times: What this board took for the base of a stream, where it was measured;
+            empty where that does not fit a message.
         v: Protocol version.
     """
 
@@ -148,6 +189,9 @@ class Life(msgspec.Struct, frozen=True):
     effective: PerStream = msgspec.field(default_factory=dict)
     runtime: Annotated[str, Meta(max_length=64)] = ""
     streams: Annotated[dict[Name, Answers], Meta(max_length=256)] = msgspec.field(
+        default_factory=dict
+    )
+    board_times: Annotated[dict[Name, BoardTimes], Meta(max_length=256)] = msgspec.field(
         default_factory=dict
     )
     v: Literal[1] = 1

@@ -139,10 +139,19 @@ class Tuning(msgspec.Struct, frozen=True):
     def profile(self, made_ns: int) -> Profile:
         """Return what ``run`` needs of it; only if there is a chosen row."""
         measured = tuple(
-            Measured(row.choice, row.candidate.precision, row.median_us, row.cpu_us)
+            Measured(
+                row.choice,
+                row.candidate.precision,
+                row.median_us,
+                row.cpu_us,
+                row.engine_us,
+                self.files[row.candidate.artefact],
+            )
             for row in ranked(self.rows, self.goal)
         )
-        return Profile(self.bundle, self.ref, self.machine, self.goal, measured, made_ns)
+        return Profile(
+            self.bundle, self.ref, self.machine, self.goal, measured, made_ns, self.board
+        )
 
 
 def ranked(rows: Sequence[Row], goal: Goal) -> list[Row]:

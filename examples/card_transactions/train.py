@@ -1,14 +1,15 @@
-"""Train the card model on invented worlds and quantise it to int8 TFLite and ONNX.
+"""Train the card model on invented worlds, and let ``edge_converters`` make int8 files of it.
 
     python -m examples.card_transactions.train --out artefacts
 
-writes four files into ``--out``:
+writes six files into ``--out``, and a report on each model file into ``--report``:
 
 ======================  ======================================================
 ``model_int8.tflite``   int8 input and output, batch 1, resizable
 ``model_int8.onnx``     QDQ with static ranges, float32 input and output
+``recipe_tflite.json``  how the library made that file; ``recipe_onnx.json`` the other
 ``normalise.json``      names, mean and std of the fifteen inputs
-``metrics.json``        average precision on a world never trained on, versions
+``metrics.json``        average precision on a world never trained on, verdicts, versions
 ======================  ======================================================
 
 Both models take z-scored channels, shape (n, 15), and answer a logit, shape (n, 1). They are
@@ -30,12 +31,14 @@ from examples.card_transactions.judge import average_precision
 from examples.card_transactions.payments import CHANNELS, seen_live
 from examples.card_transactions.world import DAY_S, Payments, WorldSize, draw
 from examples.networks import (
+    Evidence,
     Names,
     calibration_rows,
     library_versions,
-    save_quantised,
+    save_converted,
     write_json,
 )
+from examples.specs import cards_spec
 
 WORLDS = (1001, 1002, 1003, 1004)
 TEST_WORLD = 1005
@@ -48,6 +51,8 @@ BATCH = 512
 LEARNING_RATE = 3e-3
 WEIGHT_PENALTY = 1e-5
 SEED = 7
+JUDGED_EVERY = 8  # one payment in eight of the test world: enough for an interval of 0.001
+MAX_DROP = 0.005  # of the area under the ROC curve
 
 
 def known_rows(payments: Payments) -> tuple[np.ndarray, np.ndarray]:
@@ -81,20 +86,37 @@ def train_network(inputs: np.ndarray, labels: np.ndarray) -> Any:
     return model
 
 
-def build(out: Path) -> dict[str, Any]:
-    """Train, write the four files into ``out`` and return the metrics."""
+def evidence_of(rows: np.ndarray, test: Payments) -> Evidence:
+    """Return training rows that set the ranges, and payments of the test world to judge by."""
+    return Evidence(
+        calibration=calibration_rows(rows, extremes=True)[:, None, :],
+        windows=seen_live(test)[::JUDGED_EVERY, None, :],
+        labels=test.is_fraud[::JUDGED_EVERY].astype(np.int64),
+        metric="auc",
+        max_drop=MAX_DROP,
+    )
+
+
+def build(out: Path, report: Path) -> dict[str, Any]:
+    """Train, write the files into ``out`` and return the metrics."""
     parts = [known_rows(draw(seed, SIZE).payments) for seed in WORLDS]
     rows = np.concatenate([channels for channels, _ in parts])
     labels = np.concatenate([known for _, known in parts])
     mean, std = rows.mean(axis=0), rows.std(axis=0)
     inputs = ((rows - mean) / std).astype(np.float32)
     model = train_network(inputs, labels)
-    calibration = calibration_rows(inputs, extremes=True)
-    models = save_quantised(model, calibration, out, Names("card-fraud", "payment", "logit"))
+    test = draw(TEST_WORLD, SIZE).payments
+    models, verdicts = save_converted(
+        model,
+        cards_spec(out.name, mean.tolist(), std.tolist()),
+        evidence_of(rows, test),
+        out,
+        report,
+        Names("card-fraud", "payment", "logit"),
+    )
     names = [name for name, _ in CHANNELS]
     write_json(out / "normalise.json", {"names": names, "mean": mean.tolist(), "std": std.tolist()})
 
-    test = draw(TEST_WORLD, SIZE).payments
     shown = ((seen_live(test) - mean) / std).astype(np.float32)
     metrics = {
         "worlds": {"train": WORLDS, "test": TEST_WORLD},
@@ -104,6 +126,7 @@ def build(out: Path) -> dict[str, Any]:
             name: round(average_precision(predict(shown)[:, 0], test.is_fraud), 4)
             for name, predict in models.items()
         },
+        "verdict": verdicts,
         "versions": library_versions(),
     }
     write_json(out / "metrics.json", metrics)
@@ -113,10 +136,11 @@ def build(out: Path) -> dict[str, Any]:
 def main(arguments: Iterable[str] | None = None) -> None:
     """Read the command line, build, and print the metrics."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for the artefacts")
+    parser.add_argument("--out", type=Path, required=True, help="folder, named after the version")
+    parser.add_argument("--report", type=Path, default=Path("card-fraud-report"))
     options = parser.parse_args(None if arguments is None else list(arguments))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    print(json.dumps(build(options.out), indent=2))
+    print(json.dumps(build(options.out, options.report), indent=2))
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ cnn.save("cnn.keras")
 cnn.export("cnn", verbose=False)
 net("gru", L.Input((64, 3)), L.GRU(24), L.Dense(4))
 net("lstm", L.Input((64, 3)), L.LSTM(24), L.Dense(4))
+net("gru-behind-conv", L.Input((64, 3)), L.Conv1D(8, 5), L.GRU(24), L.Dense(4))
 net("lambda", L.Input((8,)), L.Lambda(lambda x: x * 2), L.Dense(2))
 net("free", L.Input((None, 3)), L.Conv1D(4, 3), L.GlobalAveragePooling1D(), L.Dense(2))
 net(
@@ -195,6 +196,8 @@ def test_a_damaged_pickle_says_so(tmp_path: Path, forests: Path, content: bytes)
 
 # --- Keras ------------------------------------------------------------------------------
 
+_CHAINS = ("gru.keras", "stacked.keras")
+
 
 @pytest.mark.parametrize("name", ["cnn.keras", "cnn", "gru.keras", "lstm.keras"])
 def test_a_network_answers_as_it_did(tmp_path: Path, networks: Path, name: str) -> None:
@@ -206,9 +209,15 @@ def test_a_network_answers_as_it_did(tmp_path: Path, networks: Path, name: str) 
     assert parity.snr_db is None or parity.snr_db > 100
 
 
-@pytest.mark.parametrize("name", ["cnn.keras", "cnn", "gru.keras", "lstm.keras"])
+@pytest.mark.parametrize(
+    "name",
+    ["cnn.keras", "cnn", "gru.keras", "stacked.keras", "lstm.keras", "gru-behind-conv.keras"],
+)
 def test_a_network_answers_as_it_did_in_onnx(tmp_path: Path, networks: Path, name: str) -> None:
-    """Convolutions take any batch; the bundle has answered its golden windows in one, too."""
+    """Any batch, in which the bundle has answered its golden windows too; a GRU takes one.
+
+    A chain keeps its GRU as one operator; what our emitter does not know becomes a loop.
+    """
     outcome = convert(
         Request(model=str(networks / name), output=tmp_path / "bundle", formats=("onnx",))
     )
@@ -216,9 +225,12 @@ def test_a_network_answers_as_it_did_in_onnx(tmp_path: Path, networks: Path, nam
     parity = outcome.steps[0].parity
     assert parity is not None
     assert parity.snr_db is None or parity.snr_db > 100
-    content = load_bundle(tmp_path / "bundle").files["model.onnx"]
-    batch = onnx.load_from_string(content).graph.input[0].type.tensor_type.shape.dim[0]
-    assert (batch.dim_value == 1) == (name == "gru.keras")
+    graph = onnx.load_from_string(load_bundle(tmp_path / "bundle").files["model.onnx"]).graph
+    batch = graph.input[0].type.tensor_type.shape.dim[0]
+    has_loop = any(node.op_type == "Loop" for node in graph.node)
+    assert has_loop == (name == "gru-behind-conv.keras")
+    assert (batch.dim_value == 1) == (has_loop or name in _CHAINS)
+    assert any(node.op_type == "GRU" for node in graph.node) == (name in _CHAINS)
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm", "stacked", "every-step"])

@@ -14,6 +14,7 @@ from edge_cloud.links import client_ids
 from edge_cloud.store import Store
 from edge_cloud.verbs import Verbs, tell, verb, with_config
 from edge_runtime.errors import ConfigError
+from edge_runtime.sync.board_times import forget_times
 from edge_runtime.sync.identity.token import ClaimToken
 from edge_runtime.sync.topics import Topics
 
@@ -137,6 +138,7 @@ def _revoke(args: argparse.Namespace) -> int:
     config = load_cloud(args.config)
     devices = Devices(Store(config.store))
     certificates = devices.revoke(args.device)
+    forget_times(config.store, args.device)
     told = _tell_broker(config, devices)
     result = {"device": args.device, "certificates": certificates, "broker": told}
     text = f"{args.device} is out: {certificates} certificates revoked, ingest refuses it; {told}"

@@ -37,6 +37,7 @@ def add_refit(verbs: Verbs) -> None:
     add("--eval", type=Path, metavar="DATA", help=".npz with inputs and labels for the verdict")
     add("--metric", choices=("accuracy", "auc", "f1", "mae"), help="what it is judged by")
     add("--max-drop", type=float, default=0.005, metavar="X", help="what int8 may lose (0.005)")
+    add("--target", metavar="BOARD", help="kind of board (the one most devices answered from)")
     add("--bundle-version", metavar="VERSION", help="of the new base (one more)")
     add("--device", action="append", help="offer it to this device alone; may come twice")
     add("--alias", help="also call it name@ALIAS")
@@ -58,6 +59,7 @@ def _refit(args: argparse.Namespace) -> int:
             metric=args.metric,
             max_drop=args.max_drop,
             version=args.bundle_version,
+            target=args.target,
         ),
         store=store,
         key=SigningKey.load(args.key),
@@ -81,4 +83,5 @@ def _line(row: RefitRow) -> str:
         f"{row.ref} is {row.base[:16]}, from {row.before[:16]}: {row.verdict};"
         f" int8 against float {parity} on {row.windows} windows;"
         f" delta {row.delta_bytes} bytes, {row.anew_delta_bytes} with new scales"
+        f"{'; ' if row.latency else ''}{row.latency}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from edge_cloud.store import Store
 from edge_runtime.bundle import load_bundle
 from edge_runtime.clock import SystemClock
 from edge_runtime.ports import Clock
+from edge_runtime.sync.board_times import read_times
 
 if TYPE_CHECKING:
     from edge_converters import Outcome, Request
@@ -36,6 +38,8 @@ class RefitWish(msgspec.Struct, frozen=True, kw_only=True):
         metric: ``accuracy``, ``auc``, ``f1`` or ``mae``; needs ``eval``.
         max_drop: How much int8 may lose of it.
         version: Of the new base; None is one more than the old one's.
+        target: Kind of board it is for; None is the one that most devices have answered
+            from for the old base, or a desktop where none has.
     """
 
     base: str
@@ -45,6 +49,7 @@ class RefitWish(msgspec.Struct, frozen=True, kw_only=True):
     metric: str | None = None
     max_drop: float = 0.005
     version: str | None = None
+    target: str | None = None
 
 
 class RefitRow(msgspec.Struct, frozen=True):
@@ -64,6 +69,8 @@ class RefitRow(msgspec.Struct, frozen=True):
         delta_bytes: Compressed difference of the model files.
         anew_delta_bytes: The same with scales made anew.
         windows: ``given``, ``uploaded`` or ``golden``.
+        latency: What one window takes on the target, and how that is known, in words; empty
+            in records of before it was kept, and where nobody knows.
     """
 
     base: str
@@ -79,6 +86,7 @@ class RefitRow(msgspec.Struct, frozen=True):
     delta_bytes: int
     anew_delta_bytes: int
     windows: str
+    latency: str = ""
 
 
 def release_refit(
@@ -147,8 +155,21 @@ def _request(
         metric=wish.metric,
         max_drop=wish.max_drop,
         version=wish.version,
+        target=wish.target or _usual_board(store, before.digest),
+        bench=(store.folder,),
     )
     return request, source
+
+
+def _usual_board(store: Store, base: str) -> str:
+    """Return the kind of board that most devices have answered from for a base."""
+    devices = {
+        (one.device, one.times.board)
+        for one in read_times(store.folder)
+        if not one.refused and one.times.base == base
+    }
+    counted = Counter(board for _, board in sorted(devices))
+    return counted.most_common(1)[0][0] if counted else "desktop"
 
 
 def _converted(request: Request) -> Outcome:
@@ -175,6 +196,7 @@ def _row(before: Entry, entry: Entry, outcome: Outcome, source: str) -> RefitRow
         delta_bytes=(told.kept_delta_bytes if told.keeps_scales else told.anew_delta_bytes) or 0,
         anew_delta_bytes=told.anew_delta_bytes or 0,
         windows=source,
+        latency="" if chosen.target is None else str(chosen.target),
     )
 
 

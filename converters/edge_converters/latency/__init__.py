@@ -2,6 +2,6 @@
 
 from edge_converters.latency.answers import Answer, load_answers
 from edge_converters.latency.estimate import estimate
-from edge_converters.latency.target import TargetLatency, refined
+from edge_converters.latency.target import BoardFile, TargetLatency, refined
 
-__all__ = ["Answer", "TargetLatency", "estimate", "load_answers", "refined"]
+__all__ = ["Answer", "BoardFile", "TargetLatency", "estimate", "load_answers", "refined"]

@@ -1,4 +1,4 @@
-"""What devices measured themselves: the results of ``edge-runtime tune --json``."""
+"""What boards measured themselves: results of ``edge-runtime tune --json``, or a cloud's store."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import msgspec
 from edge_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
+    from edge_runtime.sync.board_times import DeviceTimes
     from edge_runtime.tune.choose import Tuning
 
 __all__ = ["Answer", "load_answers"]
 
-_LARGEST_BYTES = 1 << 20
+_LARGEST_BYTES = 16 << 20
+_CATALOGUE = "catalogue.db"
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -25,41 +27,55 @@ class Answer(msgspec.Struct, frozen=True):
         sha256: Of the model file.
         backend: Runtime.
         engine_us: Median time of the model's call for one window, µs.
+        device: Which board; empty where a person carried the result, who knows.
     """
 
     sha256: str
     backend: str
     engine_us: float
+    device: str = ""
 
 
 def load_answers(places: Sequence[Path], board: str) -> tuple[Answer, ...]:
-    """Read what a board has answered; a row that failed or disagreed does not count.
+    """Read what boards have answered; a row that failed or disagreed does not count.
 
     Args:
-        places: Files that ``edge-runtime tune --json`` printed, or folders of them.
-        board: Name of the board that they must be of.
+        places: Files that ``edge-runtime tune --json`` printed, or folders of them; what
+            ``edge-runtime cloud boards --json`` printed; or the folder of a cloud's store.
+        board: Kind of board. Of a cloud its boards alone are taken; a result of ``tune``
+            must be of one.
 
     Raises:
-        ConfigError: One cannot be read, or was measured on another board.
+        ConfigError: One cannot be read, or is a result of ``tune`` on another board.
+        StoreError: A file of the store is damaged.
     """
-    return tuple(answer for file in _files(places) for answer in _answers(_checked(file, board)))
+    return tuple(answer for place in places for answer in _of_place(place, board))
 
 
-def _files(places: Sequence[Path]) -> Iterator[Path]:
-    for place in places:
-        if place.is_dir():
-            yield from sorted(place.glob("*.json"))
-        else:
-            yield place
+def _of_place(place: Path, board: str) -> Iterator[Answer]:
+    if not place.is_dir():
+        yield from _of_file(place, board)
+    elif (place / _CATALOGUE).is_file():
+        from edge_runtime.sync.board_times import read_times
+
+        yield from _of_devices(read_times(place), board)
+    else:
+        for file in sorted(place.glob("*.json")):
+            yield from _of_file(file, board)
 
 
-def _checked(file: Path, board: str) -> Tuning:
-    from edge_runtime.tune.choose import Tuning
+def _of_file(file: Path, board: str) -> Iterator[Answer]:
+    content = _content(file)
+    if content.lstrip()[:1] == b"[":
+        yield from _of_devices(_exported(file, content), board)
+    else:
+        yield from _of_tuning(_checked(file, content, board))
 
+
+def _content(file: Path) -> bytes:
     try:
-        if file.stat().st_size > _LARGEST_BYTES:
-            raise ValueError(f"more than {_LARGEST_BYTES} bytes")
-        tuning = msgspec.json.decode(file.read_bytes(), type=Tuning)
+        size = file.stat().st_size
+        content = file.read_bytes() if size <= _LARGEST_BYTES else b""
     except OSError as error:
         raise ConfigError(
             f"cannot be read: {error.strerror}",
@@ -67,13 +83,27 @@ def _checked(file: Path, board: str) -> Tuning:
             expected="what edge-runtime tune BUNDLE --json printed on the board",
             remedy="Check the path and its permissions.",
         ) from error
+    if size > _LARGEST_BYTES:
+        raise _no_result(file, f"more than {_LARGEST_BYTES} bytes")
+    return content
+
+
+def _exported(file: Path, content: bytes) -> list[DeviceTimes]:
+    from edge_runtime.sync.board_times import DeviceTimes
+
+    try:
+        return msgspec.json.decode(content, type=list[DeviceTimes])
     except ValueError as error:
-        raise ConfigError(
-            f"is no result of a board: {error}",
-            where=str(file),
-            expected="what edge-runtime tune BUNDLE --json printed there",
-            remedy="Run it on the board again, and leave out what is not its output.",
-        ) from error
+        raise _no_result(file, str(error)) from error
+
+
+def _checked(file: Path, content: bytes, board: str) -> Tuning:
+    from edge_runtime.tune.choose import Tuning
+
+    try:
+        tuning = msgspec.json.decode(content, type=Tuning)
+    except ValueError as error:
+        raise _no_result(file, str(error)) from error
     if tuning.board != board:
         raise ConfigError(
             f"was measured on {tuning.board} ({tuning.machine.processor})",
@@ -84,7 +114,29 @@ def _checked(file: Path, board: str) -> Tuning:
     return tuning
 
 
-def _answers(tuning: Tuning) -> Iterator[Answer]:
+def _no_result(file: Path, why: str) -> ConfigError:
+    return ConfigError(
+        f"is no result of a board: {why}",
+        where=str(file),
+        expected="what edge-runtime tune BUNDLE --json, or cloud boards --json, printed",
+        remedy="Run it again, and leave out what is not its output.",
+    )
+
+
+def _of_devices(
+    told: Iterator[DeviceTimes] | Sequence[DeviceTimes], board: str
+) -> Iterator[Answer]:
+    from edge_runtime.sync.board_times import is_time
+
+    for one in told:
+        if one.refused or one.times.board != board:
+            continue
+        for file in one.times.files:
+            if is_time(file.engine_us):
+                yield Answer(file.sha256, file.backend, file.engine_us, one.device)
+
+
+def _of_tuning(tuning: Tuning) -> Iterator[Answer]:
     for row in tuning.rows:
         one = row.candidate
         if row.agrees and one.threads == 1 and one.accelerator is None and row.engine_us > 0:

@@ -68,13 +68,17 @@ def target_title(report: Report) -> str:
     """Return the heading of `target_table`; it says whether a board has answered."""
     told = [one.target for one in report.candidates if one.target is not None]
     board = told[0].board if told else "the target"
-    has_answered = any(one.how == "measured" for one in told)
-    return f"Latency on {board}: {'measured there' if has_answered else 'an estimate'}"
+    measured = [one for one in told if one.how == "measured"]
+    if not measured:
+        return f"Latency on {board}: an estimate"
+    boards = max(one.boards for one in measured)
+    where = f"on {boards} board{'' if boards == 1 else 's'}" if boards else "there"
+    return f"Latency on {board}: measured {where}"
 
 
 def target_table(report: Report) -> Table:
     """Show what one window takes on the target, and how that is known."""
-    heads = ("file", "how", "µs", "least", "most", "runs", "derived from")
+    heads = ("file", "how", "µs", "least", "most", "boards", "runs", "derived from")
     return heads, [_target(one.name, one.target) for one in report.candidates if one.target]
 
 
@@ -149,7 +153,9 @@ def _parity(one: ParityRow) -> tuple[str, ...]:
 
 def _target(name: str, one: TargetLatency) -> tuple[str, ...]:
     numbers = (one.p50_us, one.low_us, one.high_us)
-    return (name, one.how, *map(number_text, numbers), str(one.runs or _NONE), one.source)
+    how = f"{one.how}, weights before" if one.is_of_weights_before else one.how
+    counts = (str(one.boards or _NONE), str(one.runs or _NONE))
+    return (name, how, *map(number_text, numbers), *counts, one.source)
 
 
 def _coverage(one: CoverageRow, runtimes: Sequence[str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edge_converters.contracts import Precision, Request
+from edge_converters.contracts import Format, Precision, Request
 from edge_converters.quantise.contracts import Recipe as Quantised
 from edge_converters.recipes import decode_recipe
 from edge_runtime.bundle import Bundle, load_bundle, next_version
@@ -34,6 +34,10 @@ class Before(msgspec.Struct, frozen=True, eq=False):
     def model(self) -> bytes:
         """Return the file that devices have."""
         return self.bundle.files[self.bundle.spec.artefacts[0].file]
+
+    def is_alike(self, form: Format, precision: str) -> bool:
+        """Whether a file of the new weights takes the place of that one as it is."""
+        return (form, precision) == (self.recipe.format, self.recipe.precision)
 
 
 def load_before(path: Path) -> Before:

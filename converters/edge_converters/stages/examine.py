@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import msgspec
 
 from edge_converters.contracts import Candidate, Request
-from edge_converters.latency import Answer, TargetLatency, estimate, refined
+from edge_converters.latency import Answer, BoardFile, TargetLatency, estimate, refined
 from edge_converters.operations import Operation
+from edge_converters.stages.before import Before
 from edge_converters.targets import Target
 from edge_converters.workers.ask import ask, here
 from edge_runtime.boards import BOARDS
@@ -39,7 +40,10 @@ def examined(candidates: Sequence[Candidate], request: Request) -> list[Candidat
 
 
 def on_target(
-    candidates: Sequence[Candidate], answers: Sequence[Answer], target: Target
+    candidates: Sequence[Candidate],
+    answers: Sequence[Answer],
+    target: Target,
+    before: Before | None = None,
 ) -> list[Candidate]:
     """Say how long a window takes on the target: as it answered, else as is estimated.
 
@@ -48,21 +52,27 @@ def on_target(
         answers: Of the target.
         target: A target that is no board, and a machine like this one, get nothing
             unless they have answered.
+        before: What a refresh replaces: boards that ran it have answered for its successor.
     """
     if target.name not in BOARDS or (target.name in _MEASURED_HERE and not answers):
         return list(candidates)
     estimates = [estimate(target.name, one.format, one.operations) for one in candidates]
-    told = refined(estimates, [_file(one, target) for one in candidates], answers)
+    told = refined(estimates, [_file(one, target, before) for one in candidates], answers)
     return [_with(one, found) for one, found in zip(candidates, told, strict=True)]
 
 
-def _file(one: Candidate, target: Target) -> tuple[str, str]:
-    """Return the runtime that would run a file there, and the file's SHA-256."""
+def _file(one: Candidate, target: Target, before: Before | None) -> BoardFile:
+    """Return the runtime that would run a file there, and the file that it replaces."""
     board = BOARDS[target.name]
     usual = {runtime.format: runtime.name for runtime in reversed(target.runtimes)}
     prefers = [each.name for each in target.runtimes_of(one.format) if each.name == board.backend]
     backend = prefers[0] if prefers else usual[one.format]
-    return backend, hashlib.sha256(one.file.read_bytes()).hexdigest()
+    replaces = before is not None and before.is_alike(one.format, one.precision)
+    return BoardFile(
+        backend,
+        hashlib.sha256(one.file.read_bytes()).hexdigest(),
+        hashlib.sha256(before.model).hexdigest() if before and replaces else "",
+    )
 
 
 def _with(one: Candidate, found: TargetLatency) -> Candidate:

@@ -25,7 +25,7 @@ _JOBS: dict[tuple[Kind, Format], str] = {
     ("sklearn", "onnx"): "sklearn_models.convert",
     ("keras", "tflite"): "keras_models.to_tflite",
     ("savedmodel", "tflite"): "keras_models.to_tflite",
-    ("keras", "onnx"): "keras_models.to_onnx",
+    ("keras", "onnx"): "keras_chains.whole_to_onnx",
     ("savedmodel", "onnx"): "keras_models.to_onnx",
     ("tflite", "onnx"): "tflite_files.to_onnx",
     ("torch-export", "onnx"): "torch_models.convert",
@@ -81,7 +81,7 @@ def load(
 
 
 def _job_of(request: Request, way: Route) -> str:
-    """Return the job; Keras's layers, to be cut, keep their GRU that tf2onnx makes a loop of."""
+    """Return the job; what is to be cut must be a chain of layers."""
     if way.source == "keras" and request.hop is not None:
         return "keras_chains.to_onnx"
     return _JOBS[way.source, way.format]
@@ -143,7 +143,7 @@ def _write(file: Path, content: Path, told: dict[str, Any]) -> None:
             rows = np.load(content.with_name("inputs.npy"), mmap_mode="r")
             file.write_bytes(isolation_forest(content, rows.shape[1]))
         case "chain":
-            file.write_bytes(chain(content, told["parts"], told["shape"]))
+            file.write_bytes(chain(content, told["parts"], told["shape"], told.get("batch")))
         case _:
             content.rename(file)
 

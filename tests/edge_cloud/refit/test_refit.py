@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_cloud.boards.kept import Boards
 from edge_cloud.jobs import Jobs
 from edge_cloud.refit.release import RefitWish, read_refits, release_refit
 from edge_cloud.refit.windows import LEAST_WINDOWS, stored_windows
@@ -24,7 +26,7 @@ from edge_runtime.cli import main
 from edge_runtime.errors import BundleError
 from edge_runtime.pipeline import Pipeline, estimates_table
 from edge_runtime.sync.frames import RowFrame
-from edge_runtime.sync.messages import Life
+from edge_runtime.sync.messages import BoardTimes, FileTime, Life
 from edge_runtime.types import Windows
 from edge_runtime.update.admission import admit
 from edge_runtime.update.trust import Trust
@@ -132,6 +134,34 @@ def test_the_job_names_the_base_whose_record_it_is(
     (job,) = [one for one in Jobs(cloud).all() if one.job.id in made]
     assert job.requires == row.base
     assert row.windows == "golden"
+
+
+def test_what_boards_took_for_the_base_before_counts_for_the_new_one(
+    cloud: Store, sine: Bundle, release_key: SigningKey, tmp_path: Path
+) -> None:
+    """The network is the same: no estimate, and for the board that most devices are of."""
+    boards = Boards(cloud.folder, Registry(cloud))
+    sha256 = hashlib.sha256(sine.files["model.tflite"]).hexdigest()
+    for number, board in enumerate(["raspberry-pi-3", "raspberry-pi-4", "raspberry-pi-4"]):
+        files = (FileTime(sha256, "litert", 10.0 + number),)
+        times = BoardTimes(sine.digest, board, "0123456789ab", "Cortex-A72", 1, files)
+        boards.note(
+            Life(
+                f"pump-{number}",
+                1,
+                7,
+                True,
+                base={"main": sine.digest},
+                board_times={"main": times},
+            )
+        )
+    wish = RefitWish(base="sine@1.0", model=_refitted(tmp_path, _shrunk))
+
+    _, row = release_refit(wish, store=cloud, key=release_key)
+
+    measured = "measured on 2 boards (raspberry-pi-4), 2 runs with the weights before"
+    assert row.latency == f"11.5 µs (11 µs to 12 µs), {measured}"
+    assert read_refits(cloud) == [row]
 
 
 def test_weights_that_outgrew_their_scales_get_new_ones(

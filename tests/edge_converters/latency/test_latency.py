@@ -10,7 +10,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_converters.latency import Answer, TargetLatency, estimate, load_answers, refined
+from edge_converters.latency import (
+    Answer,
+    BoardFile,
+    TargetLatency,
+    estimate,
+    load_answers,
+    refined,
+)
 from edge_converters.latency.paces import PACES
 from edge_converters.operations import Operation
 from edge_converters.operations.tflite import read_tflite
@@ -91,7 +98,7 @@ def test_a_board_that_answered_replaces_the_estimate() -> None:
         TargetLatency(board=PI, how="estimate", p50_us=p50_us, low_us=1.0, high_us=900.0)
         for p50_us in (100.0, 300.0, 200.0)
     ]
-    files = [("litert", "a"), ("litert", "b"), ("onnx", "c")]
+    files = [BoardFile("litert", "a"), BoardFile("litert", "b"), BoardFile("onnx", "c")]
 
     measured, scaled, other = refined(
         told, files, [Answer("a", "litert", 140.0), Answer("a", "litert", 160.0)]
@@ -106,11 +113,40 @@ def test_a_board_that_answered_replaces_the_estimate() -> None:
     assert other == told[2]
 
 
+def test_boards_that_have_names_are_counted_once_each() -> None:
+    """Three boards, one of which ran twice: the median of the boards, and how many they are."""
+    told = [TargetLatency(board=PI, how="estimate", p50_us=100.0)] * 2
+    answers = [
+        Answer("a", "litert", engine_us, device)
+        for device, engine_us in [("p-1", 100.0), ("p-1", 140.0), ("p-2", 130.0), ("p-3", 150.0)]
+    ]
+
+    measured, scaled = refined(told, [BoardFile("litert", "a"), BoardFile("litert", "b")], answers)
+
+    assert (measured.p50_us, measured.boards, measured.runs) == (130.0, 3, 4)
+    assert str(measured) == f"130 µs (120 µs to 150 µs), measured on 3 boards ({PI}), 4 runs"
+    assert "estimate, scaled by 4 runs on 3 boards" in str(scaled)
+
+
+def test_the_file_before_answers_until_boards_have_run_the_new_one() -> None:
+    """A refreshed network takes as long as the one it replaces, and the text says whose it is."""
+    told = [TargetLatency(board=PI, how="estimate", p50_us=100.0)]
+    files = [BoardFile("litert", "new", before="old")]
+    answers = [Answer("old", "litert", 80.0, "p-1"), Answer("old", "litert", 84.0, "p-2")]
+
+    (before,) = refined(told, files, answers)
+    (after,) = refined(told, files, [*answers, Answer("new", "litert", 90.0, "p-1")])
+
+    assert (before.p50_us, before.boards, before.is_of_weights_before) == (82.0, 2, True)
+    assert str(before).endswith("2 runs with the weights before")
+    assert (after.p50_us, after.boards, after.is_of_weights_before) == (90.0, 1, False)
+
+
 def test_a_file_of_another_board_changes_nothing_where_nothing_fits() -> None:
     """An answer about another file refines no estimate."""
     told = [TargetLatency(board=PI, how="estimate", p50_us=100.0)]
 
-    assert refined(told, [("litert", "a")], [Answer("z", "litert", 1.0)]) == tuple(told)
+    assert refined(told, [BoardFile("litert", "a")], [Answer("z", "litert", 1.0)]) == tuple(told)
 
 
 # --- from the device and back --------------------------------------------------------
@@ -174,7 +210,7 @@ def test_a_result_of_another_board_is_refused(tuned: Path) -> None:
     assert refused.value.remedy == "Say --target desktop, or leave the file out."
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"rows": []}', b"\xff" * 9])
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"rows": []}', b"\xff" * 9])
 def test_what_is_no_result_is_refused(content: bytes, tmp_path: Path) -> None:
     """Whatever it is, the message says how a result is made."""
     (tmp_path / "x.json").write_bytes(content)

@@ -16,6 +16,7 @@ from edge_runtime.sync.messages import (
     Ack,
     Answers,
     BlobChunk,
+    BoardTimes,
     CloudState,
     Command,
     Job,
@@ -462,6 +463,7 @@ def test_what_does_not_fit_a_message_is_left_out(make_link: MakeLink, broker: Me
         effective=dict.fromkeys(names, "e"),
         runtime="0.1",
         streams={name: Answers("m@1", labels) for name in names},
+        board_times={names[0]: BoardTimes("b", "desktop", "0", "A72", 1, ())},
     )
     for name in names:
         link.show(name, lambda: LastRow(1, dict.fromkeys(labels, 0.5), ("high",)))
@@ -470,6 +472,7 @@ def test_what_does_not_fit_a_message_is_left_out(make_link: MakeLink, broker: Me
 
     life, last = life_of(broker), last_of(broker)
     assert (life.is_online, sorted(life.base), life.streams) == (True, sorted(names), {})
+    assert life.board_times == {}
     assert last is not None
     assert last.streams == {name: LastRow(1, {}, ("high",)) for name in names}
 

@@ -14,8 +14,10 @@ from edge_runtime.sync.messages import (
     Ack,
     BlobChunk,
     BlobRequest,
+    BoardTimes,
     CloudState,
     Command,
+    FileTime,
     Job,
     JobReport,
     Last,
@@ -32,6 +34,17 @@ EXAMPLES = [
     Life(
         "pump", 3, 9, is_online=True, base={"main": "ab"}, effective={"main": "cd"}, runtime="0.1"
     ),
+    Life(
+        "pump",
+        3,
+        9,
+        is_online=True,
+        board_times={
+            "main": BoardTimes(
+                "ab", "raspberry-pi-4", "0" * 12, "A72", 5, (FileTime("cd", "litert", 8.5),)
+            )
+        },
+    ),
     Last("pump", 5, {"main": LastRow(4, {"co": 1.5}, ("high",))}),
     Job("j-1", "pump", "main", "turbine", 5, SIGNED, (SIGNED,), "ab"),
     JobReport("j-1", "pump", "main", "refused", "clamp", measured={"seconds": 0.5}),
@@ -41,6 +54,16 @@ EXAMPLES = [
     CloudState(is_online=True),
 ]
 TYPES = [type(example) for example in EXAMPLES]
+
+
+class LifeOfBefore(msgspec.Struct, frozen=True):
+    """`Life` as clouds read it that know of no times."""
+
+    device: str
+    epoch: int
+    incarnation: int
+    is_online: bool
+    base: dict[str, str] = {}
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
@@ -158,3 +181,14 @@ def test_an_acknowledgement_without_a_checksum_is_believed() -> None:
     fields = {"device": "pump-1", "incarnation": 1, "epoch": 2, "stream": "main", "upto": 3}
 
     assert decode(msgspec.msgpack.encode(fields), Ack) == Ack("pump-1", 1, 2, "main", 3)
+
+
+def test_a_cloud_of_before_reads_a_life_with_times() -> None:
+    """It passes over the field, and keeps it where it stores the message."""
+    life = next(one for one in EXAMPLES if isinstance(one, Life) and one.board_times)
+
+    read = decode(encode(life), LifeOfBefore)
+
+    assert (read.device, read.is_online) == ("pump", True)
+    beyond = messages.unknown_fields(encode(life), LifeOfBefore)
+    assert beyond["board_times"]["main"]["board"] == "raspberry-pi-4"

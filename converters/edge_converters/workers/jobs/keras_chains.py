@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from edge_converters.workers.jobs import keras_models
 from edge_converters.workers.jobs.keras_models import check_model, load_model
 from edge_converters.workers.jobs.windows import windows_of
 from edge_converters.workers.refusal import Refusal
 
-__all__ = ["to_onnx"]
+__all__ = ["to_onnx", "whole_to_onnx"]
 
 # Keras and ONNX order the gates of a layer otherwise: which of Keras's parts come first.
 _GATES = {"GRU": (0, 1, 2), "LSTM": (0, 3, 1, 2), "SimpleRNN": (0,)}
@@ -61,9 +62,50 @@ def to_onnx(model: str, folder: str, is_trusted: bool, inputs: str | None) -> di
 
     network = load_model(keras, model, is_trusted)
     shape = check_model(network)
-    parts = [part for layer in _layers(keras, network) for part in _parts_of(layer)]
+    parts = _parts(keras, network)
+    return _written(keras, network, shape, parts, Path(folder), inputs)
+
+
+def whole_to_onnx(
+    model: str, folder: str, is_trusted: bool, inputs: str | None
+) -> dict[str, object]:
+    """Convert a network that is to stay whole: its weights where that spares a loop.
+
+    A GRU is one operator of ONNX, and tf2onnx makes a slow Loop of it. A chain with a GRU is
+    written by its weights, everything else by tf2onnx. Its batch is one, as a Loop's: a
+    product over all steps of several windows is a rounding apart from that over one.
+    Arguments and raises are those of `to_onnx`; returns also ``batch``, or what
+    `keras_models.to_onnx` does.
+    """
+    import keras
+
+    network = load_model(keras, model, is_trusted)
+    shape = check_model(network)
+    if any(type(layer).__name__ == "GRU" for layer in _layers(keras, network)):
+        try:
+            parts = _parts(keras, network)
+        except Refusal:
+            # A layer that the chain does not know; tf2onnx may.
+            parts = []
+        if parts:
+            return _written(keras, network, shape, parts, Path(folder), inputs) | {"batch": 1}
+    return keras_models.to_onnx(model, folder, is_trusted, inputs)
+
+
+def _parts(keras: Any, network: Any) -> list[_Part]:
+    return [part for layer in _layers(keras, network) for part in _parts_of(layer)]
+
+
+def _written(
+    keras: Any,
+    network: Any,
+    shape: tuple[int, ...],
+    parts: list[_Part],
+    place: Path,
+    inputs: str | None,
+) -> dict[str, object]:
+    """Write weights, windows and what the network answers to them."""
     windows = windows_of(shape, inputs)
-    place = Path(folder)
     np.save(place / "inputs.npy", windows)
     rows = [np.asarray(network(row[None], training=False), np.float32) for row in windows]
     np.save(place / "outputs.npy", np.concatenate(rows))

@@ -1,0 +1,1 @@
+"""What boards took for the bases that devices run: judged, kept, listed, handed on."""
