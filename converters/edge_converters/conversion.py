@@ -256,6 +256,12 @@ class _Conversion:
             made.refit, kept_delta_bytes=kept, anew_delta_bytes=anew
         )
         self._notes.append(str(self._refit))
+        if self._before.left_out:
+            names = ", ".join(self._before.left_out)
+            self._notes.append(
+                f"the bundle before also has {names}, which is not made anew: devices that run "
+                "nothing else stay on it"
+            )
 
     def _look_at(self, float_: FloatFile, calib: Dataset | None, samples: Samples | None) -> None:
         """Refuse data that would spoil the ranges, and note what is odd about them."""

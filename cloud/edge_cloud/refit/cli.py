@@ -83,5 +83,12 @@ def _line(row: RefitRow) -> str:
         f"{row.ref} is {row.base[:16]}, from {row.before[:16]}: {row.verdict};"
         f" int8 against float {parity} on {row.windows} windows;"
         f" delta {row.delta_bytes} bytes, {row.anew_delta_bytes} with new scales"
-        f"{'; ' if row.latency else ''}{row.latency}"
+        f"{'; ' if row.latency else ''}{row.latency}{_left_out(row)}"
     )
+
+
+def _left_out(row: RefitRow) -> str:
+    """Say which devices get nothing."""
+    if not row.left_out:
+        return ""
+    return f"; without {', '.join(row.left_out)}: devices that run nothing else stay on the old one"

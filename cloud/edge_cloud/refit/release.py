@@ -71,6 +71,8 @@ class RefitRow(msgspec.Struct, frozen=True):
         windows: ``given``, ``uploaded`` or ``golden``.
         latency: What one window takes on the target, and how that is known, in words; empty
             in records of before it was kept, and where nobody knows.
+        left_out: Files of the base before, in other formats, that the new one lacks: devices
+            that run nothing else stay on the old base.
     """
 
     base: str
@@ -87,6 +89,7 @@ class RefitRow(msgspec.Struct, frozen=True):
     anew_delta_bytes: int
     windows: str
     latency: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 def release_refit(
@@ -122,7 +125,8 @@ def release_refit(
         outcome = _converted(request)
         bundle = load_bundle(request.output)
     entry = registry.release(bundle, key, layer_keys)
-    row = _row(before, entry, outcome, source)
+    files = [one.file for one in registry.bundle(before.digest).spec.artefacts[1:]]
+    row = _row(before, entry, outcome, source, tuple(files))
     _note(store, row, (clock or SystemClock()).now_ns())
     return entry, row
 
@@ -178,7 +182,9 @@ def _converted(request: Request) -> Outcome:
     return convert(request)
 
 
-def _row(before: Entry, entry: Entry, outcome: Outcome, source: str) -> RefitRow:
+def _row(
+    before: Entry, entry: Entry, outcome: Outcome, source: str, left_out: tuple[str, ...]
+) -> RefitRow:
     told, chosen = outcome.refit, outcome.candidates[-1]
     assert told is not None  # noqa: S101 - every refresh has one
     verdict = chosen.verdict
@@ -197,6 +203,7 @@ def _row(before: Entry, entry: Entry, outcome: Outcome, source: str) -> RefitRow
         anew_delta_bytes=told.anew_delta_bytes or 0,
         windows=source,
         latency="" if chosen.target is None else str(chosen.target),
+        left_out=left_out,
     )
 
 

@@ -35,6 +35,11 @@ class Before(msgspec.Struct, frozen=True, eq=False):
         """Return the file that devices have."""
         return self.bundle.files[self.bundle.spec.artefacts[0].file]
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Return its files in other formats: a refresh makes one, and these are not in it."""
+        return tuple(one.file for one in self.bundle.spec.artefacts[1:])
+
     def is_alike(self, form: Format, precision: str) -> bool:
         """Whether a file of the new weights takes the place of that one as it is."""
         return (form, precision) == (self.recipe.format, self.recipe.precision)

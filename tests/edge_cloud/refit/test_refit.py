@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -22,9 +23,12 @@ from edge_cloud.store import Store
 from edge_converters import Request, convert
 from edge_runtime.backends import open_session
 from edge_runtime.bundle import Bundle, load_bundle
+from edge_runtime.bundle.bundle import MANIFEST, assemble
 from edge_runtime.cli import main
+from edge_runtime.config.document import dump_yaml
 from edge_runtime.errors import BundleError
 from edge_runtime.pipeline import Pipeline, estimates_table
+from edge_runtime.spec import ArtefactSpec, as_builtins
 from edge_runtime.sync.frames import RowFrame
 from edge_runtime.sync.messages import BoardTimes, FileTime, Life
 from edge_runtime.types import Windows
@@ -176,6 +180,20 @@ def test_weights_that_outgrew_their_scales_get_new_ones(
     assert row.clipped > 0.001
     assert f"clip {row.clipped:.2%}" in row.verdict
     assert row.delta_bytes == row.anew_delta_bytes
+
+
+def test_files_in_other_formats_are_told_to_stay_behind(
+    store: Store, sine: Bundle, release_key: SigningKey, tmp_path: Path
+) -> None:
+    other = ArtefactSpec("tflite", "float.tflite", "float32")
+    spec = msgspec.structs.replace(sine.spec, artefacts=(*sine.spec.artefacts, other))
+    files = {MANIFEST: dump_yaml(as_builtins(spec)).encode(), other.file: FLOAT.read_bytes()}
+    Registry(store).release(assemble(sine.files | files, "two files"), release_key)
+    wish = RefitWish(base="sine@1.0", model=_refitted(tmp_path, _shrunk))
+
+    _, row = release_refit(wish, store=store, key=release_key)
+
+    assert row.left_out == ("float.tflite",)
 
 
 def test_a_base_that_tells_no_scales_leaves_everything_as_it_was(
