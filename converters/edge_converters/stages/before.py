@@ -71,7 +71,8 @@ def completed(request: Request, before: Before, folder: Path) -> Request:
     spec = msgspec.structs.replace(spec, version=version)
     described.write_text(dump_yaml(as_builtins(spec)))
     golden = before.bundle.golden().inputs
-    np.savez(windows, inputs=golden[np.newaxis] if spec.state.tensors else golden)
+    sequence = golden.reshape(1, -1, golden.shape[-1])
+    np.savez(windows, inputs=sequence if spec.state.tensors else golden)
     precision: Precision = before.recipe.precision
     return msgspec.structs.replace(
         request,
