@@ -63,7 +63,7 @@ def windows_of(runs: Sequence[Run], rows: slice, hop: int) -> tuple[np.ndarray, 
     return np.concatenate(cut).astype(np.float32), np.array(labels, np.int64)
 
 
-def test_runs() -> list[Run]:
+def unseen_runs() -> list[Run]:
     """Return the rows of every run that training never saw."""
     with np.load(TEST) as rows:
         parts = zip(rows["label"], rows["speed"], rows["milli_g"], strict=True)
@@ -115,7 +115,7 @@ def converted(calibration: np.ndarray, output: Path, report: Path) -> Outcome:
     """Convert the network beside this file, as the command line would, and write the report."""
     from edge_converters.reporting import write_report
 
-    windows, labels = windows_of(test_runs(), slice(None), TEST_HOP)
+    windows, labels = windows_of(unseen_runs(), slice(None), TEST_HOP)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "bundle.yaml").write_text(dump_yaml(as_builtins(spec_of())))

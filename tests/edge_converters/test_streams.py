@@ -38,7 +38,7 @@ from edge_runtime.spec import (
     WindowSpec,
 )
 from examples.fan_stream.train import HIDDEN, MODEL, STEPS, windows_of
-from examples.fan_stream.train import test_runs as unseen_runs
+from examples.fan_stream.train import unseen_runs
 
 MODELS = Path(__file__).parents[1] / "data" / "models"
 
