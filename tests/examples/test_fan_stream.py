@@ -12,8 +12,7 @@ from edge_runtime import load_bundle, open_pipeline
 from edge_runtime.types import Windows
 from edge_runtime.update.admission import admit
 from examples.fan_stream.gru import train
-from examples.fan_stream.train import BUNDLE, HERE, MAX_DROP, STEPS, windows_of
-from examples.fan_stream.train import unseen_runs
+from examples.fan_stream.train import BUNDLE, HERE, MAX_DROP, STEPS, unseen_runs, windows_of
 
 pytest.importorskip("onnxruntime")
 
