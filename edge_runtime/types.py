@@ -3,7 +3,8 @@
 ``Frame → Windows → Scores → Estimates, Decision → Table → Sink``
 
 Blocks of samples move, never one Python object per sample. Structs that hold
-arrays compare by identity.
+arrays compare by identity. Those of which many wait for a commit are left out of
+the garbage collector's rounds (``gc=False``): nothing they hold leads back to them.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class TensorSpec(msgspec.Struct, frozen=True):
         return self.scale is not None
 
 
-class Frame(msgspec.Struct, frozen=True, eq=False):
+class Frame(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A block of consecutive samples as the sensor gave them.
 
     Attributes:
@@ -142,7 +143,7 @@ class Frame(msgspec.Struct, frozen=True, eq=False):
         return len(self.samples)
 
 
-class Windows(msgspec.Struct, frozen=True, eq=False):
+class Windows(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A block of fixed-length windows cut from one stream.
 
     Attributes:
@@ -169,7 +170,7 @@ class Windows(msgspec.Struct, frozen=True, eq=False):
         return len(self.index)
 
 
-class Estimates(msgspec.Struct, frozen=True, eq=False):
+class Estimates(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Values or scores for a block of windows, one row per window.
 
     Attributes:
@@ -209,7 +210,7 @@ class Estimates(msgspec.Struct, frozen=True, eq=False):
         return len(self.index)
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """A label starts or ends.
 
     Identity: device, epoch, stream, ``index``, ``model``, ``label``, ``edge``.
@@ -265,7 +266,7 @@ class SideRows(msgspec.Struct, frozen=True, eq=False):
         return len(self.time_ns)
 
 
-class Output(msgspec.Struct, frozen=True, eq=False):
+class Output(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What one push into the pipeline produced; all parts may be empty.
 
     Attributes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
 
 import numpy as np
@@ -20,6 +21,7 @@ __all__ = [
     "does_not_work",
     "import_runtime",
     "only_one_input",
+    "open_axes",
 ]
 
 _MESSAGE_LENGTH = 600
@@ -91,6 +93,17 @@ def only_one_input(backend: str, names: list[str]) -> ModelError:
         where=f"backend {backend!r}",
         expected="one input, and state or constants for all others",
         remedy="Name the others in bundle.yaml under state.tensors or state.constants.",
+    )
+
+
+def open_axes(backend: str, name: str, shape: Sequence[object]) -> ModelError:
+    """Say that an input's size cannot be told, or not by the shape of the features."""
+    axes = ", ".join(str(size) if isinstance(size, int) else "?" for size in shape)
+    return ModelError(
+        f"input {name!r} has the shape ({axes})",
+        where=f"backend {backend!r}",
+        expected="no free axis behind the first, or one that the shape of the features fills",
+        remedy="Say that shape, as in check --shape 49,10; else export the model with fixed sizes.",
     )
 
 

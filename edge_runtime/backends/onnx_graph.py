@@ -9,42 +9,21 @@ Protocol Buffers encoding.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-__all__ = [
-    "GRAPH_INITIALISER",
-    "GRAPH_NODE",
-    "MODEL_GRAPH",
-    "NODE_INPUT",
-    "NODE_TYPE",
-    "TENSOR_NAME",
-    "OnnxGraph",
-    "Port",
-    "Quantisation",
-    "Span",
-    "read_graph",
-    "spans",
-    "text_of",
-]
+from edge_runtime.backends import onnx_fields as fields
+from edge_runtime.backends.protobuf import read_varint, spans, text_of
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
-
-# Field numbers in their messages.
-MODEL_GRAPH = 7
-GRAPH_NODE, GRAPH_INITIALISER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
-_VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM = 1, 2, 1, 2, 1
-_DIM_VALUE, _DIM_NAME = 1, 2
-NODE_INPUT, _NODE_OUTPUT, NODE_TYPE = 1, 2, 4
-_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_FLOAT, _TENSOR_INT32 = 1, 2, 4, 5
-TENSOR_NAME, _TENSOR_RAW, _TENSOR_LOCATION = 8, 9, 14
+__all__ = ["OnnxGraph", "Port", "Quantisation", "read_graph", "read_port"]
 
 _RAW_DTYPES = {1: "<f4", 2: "<u1", 3: "<i1", 4: "<u2", 5: "<i2", 6: "<i4"}
 _MOVES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 _PRODUCTS = frozenset({"Gemm", "MatMul"})
+_SCALED_TOGETHER = frozenset(
+    {"DynamicQuantizeLSTM", "DynamicQuantizeLinear", "DynamicQuantizeMatMul"}
+)
 
 
 class Quantisation(msgspec.Struct, frozen=True):
@@ -55,24 +34,23 @@ class Quantisation(msgspec.Struct, frozen=True):
 
 
 class Port(msgspec.Struct, frozen=True):
-    """An input or output of the graph; a free axis has a name, or ``?``."""
+    """An input or output of the graph; a free axis has a name, or ``?``.
+
+    Attributes:
+        name: Of the tensor.
+        shape: Of the tensor.
+        element: Number of its element type in ``onnx.proto3``; 0 if it is no tensor.
+    """
 
     name: str
     shape: tuple[int | str, ...]
+    element: int = 0
 
 
 class _Node(msgspec.Struct, frozen=True):
     operator: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-
-
-class Span(NamedTuple):
-    """A field of a message: its number, its undecoded value, and all its bytes."""
-
-    number: int
-    value: Any
-    raw: memoryview
 
 
 class OnnxGraph:
@@ -126,6 +104,11 @@ class OnnxGraph:
             for node in self._nodes
         )
 
+    @property
+    def scales_rows_together(self) -> bool:
+        """Whether the rows of a batch share a scale that is made from all of them."""
+        return not self.operators.isdisjoint(_SCALED_TOGETHER)
+
     def readers_of(self, name: str) -> frozenset[str]:
         """Return the kinds of nodes that read a tensor."""
         return frozenset(node.operator for node in self._nodes if name in node.inputs)
@@ -172,20 +155,22 @@ def read_graph(model: bytes) -> OnnxGraph:
     """
     nodes: list[_Node] = []
     constants: dict[str, memoryview] = {}
-    ports: dict[int, list[Port]] = {_GRAPH_INPUT: [], _GRAPH_OUTPUT: []}
+    ports: dict[int, list[Port]] = {fields.GRAPH_INPUT: [], fields.GRAPH_OUTPUT: []}
     for number, part in _parts(_graph_of(model)):
-        if number == GRAPH_NODE:
+        if number == fields.GRAPH_NODE:
             nodes.append(_node(part))
-        elif number == GRAPH_INITIALISER:
+        elif number == fields.GRAPH_INITIALISER:
             constants[_name_of(part)] = part
         elif number in ports:
-            ports[number].append(_port(part))
-    return OnnxGraph(nodes, constants, tuple(ports[_GRAPH_INPUT]), tuple(ports[_GRAPH_OUTPUT]))
+            ports[number].append(read_port(part))
+    return OnnxGraph(
+        nodes, constants, tuple(ports[fields.GRAPH_INPUT]), tuple(ports[fields.GRAPH_OUTPUT])
+    )
 
 
 def _graph_of(model: bytes) -> memoryview:
     for number, part in _parts(memoryview(model)):
-        if number == MODEL_GRAPH:
+        if number == fields.MODEL_GRAPH:
             return part
     raise ValueError("it holds no graph")
 
@@ -193,29 +178,42 @@ def _graph_of(model: bytes) -> memoryview:
 def _node(message: memoryview) -> _Node:
     operator, inputs, outputs = "", [], []
     for number, part in _parts(message):
-        if number == NODE_INPUT:
+        if number == fields.NODE_INPUT:
             inputs.append(text_of(part))
-        elif number == _NODE_OUTPUT:
+        elif number == fields.NODE_OUTPUT:
             outputs.append(text_of(part))
-        elif number == NODE_TYPE:
+        elif number == fields.NODE_TYPE:
             operator = text_of(part)
     return _Node(operator, tuple(inputs), tuple(outputs))
 
 
-def _port(value: memoryview) -> Port:
-    name = ""
-    shape: tuple[int | str, ...] = ()
-    for number, part in _parts(value):
-        if number == _VALUE_NAME:
-            name = text_of(part)
-        elif number == _VALUE_TYPE:
-            shape = tuple(
-                _dimension(dim)
-                for tensor in _inner(part, _TYPE_TENSOR)
-                for dims in _inner(tensor, _TENSOR_SHAPE)
-                for dim in _inner(dims, _SHAPE_DIM)
-            )
-    return Port(name, shape)
+def read_port(value: memoryview) -> Port:
+    """Read a ``ValueInfoProto``.
+
+    Raises:
+        ValueError: The bytes are no such message.
+    """
+    parts = list(_parts(value))
+    names = [text_of(part) for number, part in parts if number == fields.VALUE_NAME]
+    tensors = [
+        tensor
+        for number, part in parts
+        if number == fields.VALUE_TYPE
+        for tensor in _inner(part, fields.TYPE_TENSOR)
+    ]
+    shape = tuple(
+        _dimension(dim)
+        for tensor in tensors
+        for dims in _inner(tensor, fields.TENSOR_SHAPE)
+        for dim in _inner(dims, fields.SHAPE_DIM)
+    )
+    elements = [
+        number
+        for tensor in tensors
+        for field, number in _fields(tensor)
+        if field == fields.TYPE_ELEMENT and isinstance(number, int)
+    ]
+    return Port(names[-1] if names else "", shape, elements[-1] if elements else 0)
 
 
 def _inner(message: memoryview, wanted: int) -> list[memoryview]:
@@ -224,9 +222,9 @@ def _inner(message: memoryview, wanted: int) -> list[memoryview]:
 
 def _dimension(dim: memoryview) -> int | str:
     for number, value in _fields(dim):
-        if number == _DIM_VALUE and isinstance(value, int):
+        if number == fields.DIM_VALUE and isinstance(value, int):
             return value
-        if number == _DIM_NAME and isinstance(value, memoryview):
+        if number == fields.DIM_NAME and isinstance(value, memoryview):
             return text_of(value)
     return "?"
 
@@ -235,9 +233,9 @@ def _kind_of(tensor: memoryview) -> tuple[int, int]:
     """Return element type and number of axes; dimensions may be packed or one by one."""
     kind = rank = 0
     for number, value in _fields(tensor):
-        if number == _TENSOR_TYPE and isinstance(value, int):
+        if number == fields.TENSOR_TYPE and isinstance(value, int):
             kind = value
-        elif number == _TENSOR_DIMS:
+        elif number == fields.TENSOR_DIMS:
             # A varint ends with a byte below 128.
             rank += 1 if isinstance(value, int) else sum(byte < 128 for byte in value)
     return kind, rank
@@ -246,33 +244,35 @@ def _kind_of(tensor: memoryview) -> tuple[int, int]:
 def _name_of(tensor: memoryview) -> str:
     name = ""
     for number, value in _fields(tensor):
-        if number == TENSOR_NAME and isinstance(value, memoryview):
+        if number == fields.TENSOR_NAME and isinstance(value, memoryview):
             name = text_of(value)
-        elif number == _TENSOR_LOCATION and value == 1:
+        elif number == fields.TENSOR_LOCATION and value == 1:
             raise ValueError("its weights are in another file; save it as one file")
     return name
 
 
 def _scalar(tensor: memoryview, name: str) -> float:
     """Return the one number of a tensor, from whichever field holds it."""
-    fields = dict(_fields(tensor))
-    values = _numbers(fields)
+    held = dict(_fields(tensor))
+    values = _numbers(held)
     if len(values) != 1:
         raise ValueError(f"{name!r} has {len(values)} numbers; a tensor here has one scale")
     return float(values[0])
 
 
-def _numbers(fields: dict[int, int | memoryview]) -> list[float]:
-    raw, floats, integer = (fields.get(n) for n in (_TENSOR_RAW, _TENSOR_FLOAT, _TENSOR_INT32))
+def _numbers(held: dict[int, int | memoryview]) -> list[float]:
+    raw, floats, integer = (
+        held.get(n) for n in (fields.TENSOR_RAW, fields.TENSOR_FLOAT, fields.TENSOR_INT32)
+    )
     if isinstance(raw, memoryview):
-        dtype = fields.get(_TENSOR_TYPE)
+        dtype = held.get(fields.TENSOR_TYPE)
         if dtype not in _RAW_DTYPES:
             raise ValueError(f"a scale or zero point has the data type {dtype!r}")
         return [float(value) for value in np.frombuffer(raw, _RAW_DTYPES[dtype])]
     if isinstance(floats, memoryview):
         return [float(value) for value in np.frombuffer(floats, "<f4")]
     if isinstance(integer, memoryview):
-        integer = _varint(integer, 0)[0] if len(integer) else None
+        integer = read_varint(integer, 0)[0] if len(integer) else None
     # Negative numbers are written as their 64-bit complement.
     return [] if integer is None else [integer - (1 << 64) if integer >> 63 else integer]
 
@@ -287,53 +287,3 @@ def _parts(message: memoryview) -> Iterator[tuple[int, memoryview]]:
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Yield number and undecoded value of every field."""
     return ((part.number, part.value) for part in spans(message))
-
-
-def spans(message: memoryview) -> Iterator[Span]:
-    """Yield every field of a message.
-
-    Raises:
-        ValueError: The bytes are no message.
-    """
-    place = 0
-    while place < len(message):
-        start = place
-        key, place = _varint(message, place)
-        number, wire_type = key >> 3, key & 7
-        value: Any
-        if wire_type == _VARINT:
-            value, place = _varint(message, place)
-        else:
-            length, place = _length(message, place, wire_type)
-            if place + length > len(message):
-                raise ValueError("it ends in the middle of a field")
-            value = message[place : place + length]
-            place += length
-        yield Span(number, value, message[start:place])
-
-
-def _length(message: memoryview, place: int, wire_type: int) -> tuple[int, int]:
-    if wire_type == _BYTES:
-        return _varint(message, place)
-    if wire_type not in _FIXED_BYTES:
-        raise ValueError(f"a field has the unknown wire type {wire_type}")
-    return _FIXED_BYTES[wire_type], place
-
-
-def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """Return the number at ``place`` and the place after it."""
-    number = 0
-    for shift in range(0, 70, 7):
-        if place >= len(message):
-            raise ValueError("it ends in the middle of a number")
-        byte = message[place]
-        place += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, place
-    raise ValueError("a number is too long")
-
-
-def text_of(value: memoryview) -> str:
-    """Return a text field; bytes that are no UTF-8 are replaced."""
-    return bytes(value).decode("utf-8", "replace")

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from edge_runtime.backends.accelerators import open_interpreter
-from edge_runtime.backends.blocks import BLOCK_ROWS, in_blocks, no_rows
+from edge_runtime.backends.blocks import BLOCK_ROWS, RowsAtOnce, in_blocks, no_rows
 from edge_runtime.backends.faults import (
     cannot_load,
     cannot_restore,
@@ -36,8 +36,6 @@ from edge_runtime.ports import SessionOptions
 from edge_runtime.types import TensorSpec
 
 __all__ = ["Runtime", "TFLiteSession", "load", "probe"]
-
-_PROOF_ROWS = 128
 
 
 class Runtime(msgspec.Struct, frozen=True):
@@ -168,8 +166,7 @@ class TFLiteSession:
         self.inputs = self._tensors(self._interpreter.get_input_details())
         self.outputs = self._tensors(self._interpreter.get_output_details())
         self._check_tensors()
-        self._most_rows = BLOCK_ROWS if self._has_free_batch() else 1
-        self._proven: set[int] = {1}
+        self._rows = RowsAtOnce(BLOCK_ROWS if self._has_free_batch() else 1)
         self._dtype = np.dtype(self.inputs[0].dtype)
 
     def run(self, batch: np.ndarray) -> np.ndarray:
@@ -275,36 +272,26 @@ class TFLiteSession:
         check_batch(self._backend, batch, self.inputs[0])
         if not len(batch):
             return no_rows(self.outputs[0])
-        if len(batch) > self._most_rows:
-            return in_blocks(self.run, batch, self._most_rows)
+        if len(batch) > self._rows.most:
+            return in_blocks(self.run, batch, self._rows.most)
         try:
-            if len(batch) not in self._proven:
-                self._prove(len(batch))
-            self._resize((min(len(batch), self._most_rows), *batch.shape[1:]))
+            if not self._rows.is_proven(len(batch)):
+                self._rows.prove(self.inputs[0], len(batch), self._together, self._each)
+            self._resize((min(len(batch), self._rows.most), *batch.shape[1:]))
         except (RuntimeError, ValueError) as error:
             if len(batch) == 1:
                 raise cannot_run(self._backend, error) from error
             # The batch axis is free in name only: a constant inside fixes it.
-            self._most_rows = 1
+            self._rows.most = 1
         return self.run(batch)
 
-    def _prove(self, count: int) -> None:
-        """Compare ``count`` rows at once with each alone; if they differ, never ask so again.
+    def _together(self, rows: np.ndarray) -> np.ndarray:
+        self._resize(rows.shape)
+        return self.run(rows)
 
-        Kernels for one row and for many may add up in another order: so do those for
-        float32 on aarch64, and not those on x86-64.
-        """
-        draw = np.random.default_rng(count)
-        for _ in range(1 + _PROOF_ROWS // count):
-            rows = _drawn(draw, (count, *self.inputs[0].shape[1:]), self._dtype)
-            self._resize(rows.shape)
-            together = self.run(rows)
-            self._resize((1, *rows.shape[1:]))
-            alone = [self.run(rows[row : row + 1]) for row in range(count)]
-            if together.tobytes() != np.concatenate(alone).tobytes():
-                self._most_rows = 1
-                return
-        self._proven.add(count)
+    def _each(self, rows: np.ndarray) -> np.ndarray:
+        self._resize((1, *rows.shape[1:]))
+        return np.concatenate([self.run(rows[row : row + 1]) for row in range(len(rows))])
 
     def _resize(self, shape: tuple[int, ...]) -> None:
         self._shape = ()
@@ -336,14 +323,6 @@ class TFLiteSession:
         # Rows of a model with state depend on each other.
         signature = self._interpreter.get_input_details()[0]["shape_signature"]
         return self.state_kind == "stateless" and signature[0] == -1
-
-
-def _drawn(draw: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return values of very different sizes for a float tensor, all integers for another."""
-    if dtype.kind == "f":
-        return (draw.normal(size=shape) * 10.0 ** draw.integers(-2, 3, shape)).astype(dtype)
-    limits = np.iinfo(dtype)
-    return draw.integers(limits.min, limits.max, shape, dtype, endpoint=True)
 
 
 def _tensor(details: dict[str, Any]) -> TensorSpec:

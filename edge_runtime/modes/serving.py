@@ -110,6 +110,7 @@ class Serving:
         self._taped = None if stand is None else Gathered()
         self._rows = 0
         self.due_ns: int | None = None
+        self._wait_ns: int | None = None
         self._timed = pipeline if isinstance(pipeline, TimedPipeline) else None
 
     def push(self, frame: Frame) -> Output:
@@ -141,8 +142,11 @@ class Serving:
         self._be_due_in(self._commit_ns if is_kept else self._position_ns)
 
     def _be_due_in(self, wait_ns: int) -> None:
+        if self._wait_ns is not None and self._wait_ns <= wait_ns:
+            return  # What began before and lasts no longer ends first.
         due_ns = self._clock.monotonic_ns() + wait_ns
         self.due_ns = due_ns if self.due_ns is None else min(self.due_ns, due_ns)
+        self._wait_ns = wait_ns
 
     def _keep_estimates(self, estimates: Estimates, *, is_retracted: bool) -> None:
         self._rows += len(estimates.index)
@@ -247,5 +251,5 @@ class Serving:
             self._timed.next_index if self._timed else self.position,
         )
         self._estimates, self._decisions, self._outputs = [], [], []
-        self._rows, self.due_ns = 0, None
+        self._rows, self.due_ns, self._wait_ns = 0, None, None
         return commit

@@ -12,6 +12,11 @@ from edge_runtime.types import TensorSpec
 __all__ = ["Quantiser", "dequantise", "quantise"]
 
 _CACHED_VALUES = 1 << 16
+_ROUNDERS = {np.dtype(np.float32): 3 << 22, np.dtype(np.float64): 3 << 51}
+"""1.5 times the least number of each type whose neighbours are one apart.
+
+Added to any integer of half as many bits, it stays between two powers of two.
+"""
 
 
 def quantise(values: np.ndarray, tensor: TensorSpec) -> np.ndarray:
@@ -99,15 +104,22 @@ class Quantiser:
         return integers
 
     def _fill(self, values: np.ndarray, real: np.ndarray, integers: np.ndarray) -> None:
-        # First what saturates, so that nothing after it can overflow. fmax and fmin,
-        # not maximum and minimum: NaN must not reach the cast, whose result would
-        # depend on the machine.
+        # First what saturates, so that nothing after it can overflow. fmax, not maximum:
+        # NaN must not reach the bits, which would then depend on the machine.
         np.fmax(values, self._least, out=real)
-        np.fmin(real, self._most, out=real)
+        np.minimum(real, self._most, out=real)
         np.divide(real, self._scale, out=real)
-        np.rint(real, out=real)
-        np.add(real, self._zero_point, out=real)
-        np.copyto(integers, real, casting="unsafe")
+        if self._rounder is None:
+            np.rint(real, out=real)
+            np.add(real, self._zero_point, out=real)
+            np.copyto(integers, real, casting="unsafe")
+            return
+        # Beside so large a number only integers fit into the fraction: the sum rounds,
+        # ties to even, and its lowest bits are the integer.
+        np.add(real, self._rounder, out=real)
+        np.copyto(integers, real.view(self._bits), casting="unsafe")
+        if self._odd is not None:
+            np.add(integers, self._odd, out=integers)
 
     def _arrays(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """Return room for real values, a few rows of them, and for all integers."""
@@ -130,8 +142,14 @@ class Quantiser:
             )
         # float32 holds every 16-bit integer; wider tensors need float64.
         self._real = np.dtype(np.float32 if self._dtype.itemsize <= 2 else np.float64)
+        self._bits = np.dtype(f"i{self._real.itemsize}")
         self._scale = np.array(scale, self._real)
         self._zero_point = np.array(tensor.zero_point or 0, self._real)
+        # An odd zero point, added before the rounding, would turn ties the other way.
+        odd = int(self._zero_point) % 2
+        even = np.array(_ROUNDERS[self._real] + int(self._zero_point) - odd, self._real)
+        self._rounder = even if self._dtype.itemsize <= 4 else None
+        self._odd = np.array(1, self._dtype) if odd else None
         limits = np.iinfo(self._dtype)
         self._least = self._real_at(limits.min, limits)
         self._most = self._real_at(limits.max, limits)

@@ -92,6 +92,19 @@ def test_bare_tensors_go_past_the_pipeline(mean: Any) -> None:
     }
 
 
+def test_more_bare_tensors_than_a_block_are_answered_like_each_alone(mean: Any) -> None:
+    values = [float(row * 4 + place) for row in range(75) for place in range(4)]
+
+    def ask(rows: list[float]) -> list[float]:
+        shape = [len(rows) // 4, 4, 1]
+        tensor = {"name": "x", "shape": shape, "datatype": "FP32", "data": rows}
+        body = {"inputs": [tensor], "parameters": {"tensors": True}}
+        return mean.ask("POST", "/v2/models/mean/infer", body).tensor("y")
+
+    alone = [ask(values[first : first + 4])[0] for first in range(0, len(values), 4)]
+    assert ask(values) == alone
+
+
 def test_every_metric_is_documented(mean: Any) -> None:
     """The page says of each what it counts."""
     mean.infer([1] * 4)
