@@ -11,13 +11,21 @@ import msgspec
 
 from edge_runtime.errors import ConfigError, Rejected
 from edge_runtime.identity import ResultId
-from edge_runtime.modes.explain import Explanation, explain, limit_text, page_of
+from edge_runtime.modes.explain import Explanation, Found, explain, limit_text, page_of, picture_of
 from edge_runtime.modes.replay import Bundles
 
 __all__ = ["Explain"]
 
 _DEFAULT = Path("recording")
 _VALUES = 6
+
+
+def _page(told: Explanation, found: Found) -> bytes:
+    return page_of(told, found).encode()
+
+
+_DRAWN = {".html": _page, ".htm": _page, ".png": picture_of}
+"""How it is drawn, by the suffix of the output."""
 
 
 class Explain:
@@ -42,21 +50,26 @@ class Explain:
             help=f"what `run --record FOLDER` wrote (default {_DEFAULT})",
         )
         add("--bundle", type=Path, help="answer with this bundle, if the recorded one is gone")
-        add("-o", "--output", type=Path, help="draw it: one HTML file that needs nothing else")
+        add(
+            "-o",
+            "--output",
+            type=Path,
+            help="draw it: one .html file that needs nothing else, or a .png, by matplotlib",
+        )
         add("--json", action="store_true", help="print everything as JSON")
 
     def run(self, args: argparse.Namespace) -> int:
         """Explain; 1 if the recorded bundle did not give the recorded bytes."""
-        if args.output is not None and args.output.suffix not in (".html", ".htm"):
+        if args.output is not None and args.output.suffix not in _DRAWN:
             raise ConfigError(
                 f"-o names {args.output}",
                 where="the command line",
-                expected="a name that ends in .html: the drawing is a page",
-                remedy="Name it so; any browser opens, prints and saves it as a picture.",
+                expected="a name that ends in .html, for a page, or in .png, for a picture",
+                remedy="Name it so.",
             )
         told, found = explain(ResultId.parse(args.result), args.recording, Bundles(args.bundle))
         if args.output is not None:
-            _write(args.output, page_of(told, found))
+            _write(args.output, _DRAWN[args.output.suffix](told, found))
         text = msgspec.json.encode(told).decode() if args.json else "\n".join(_lines(told))
         sys.stdout.write(text + "\n")
         if args.output is not None and not args.json:
@@ -64,12 +77,12 @@ class Explain:
         return 1 if told.is_equal is False and found.is_same_bundle else 0
 
 
-def _write(path: Path, page: str) -> None:
+def _write(path: Path, drawing: bytes) -> None:
     try:
-        path.write_text(page, encoding="utf-8")
+        path.write_bytes(drawing)
     except OSError as error:
         raise Rejected(
-            f"the page cannot be written ({error.strerror})",
+            f"the drawing cannot be written ({error.strerror})",
             where=str(path),
             expected="a file in a folder that exists and that you may write to",
             remedy="Name another one with -o.",

@@ -18,6 +18,7 @@ from edge_runtime.modes.batch.display import Display
 from edge_runtime.modes.batch.run import Progress
 from edge_runtime.modes.player import Player, Span, StreamReport, apart
 from edge_runtime.modes.replay import Bundles, Comparison, Step
+from edge_runtime.plural import counted
 from edge_runtime.ports import Sink
 from edge_runtime.sinks.jsonl import JsonLinesConfig, JsonLinesSink
 from edge_runtime.sinks.terminal import TerminalConfig, TerminalSink
@@ -173,16 +174,18 @@ def _make_way(path: Path, *, may_overwrite: bool) -> None:
 def _lines(name: str, report: StreamReport) -> Iterator[str]:
     found = report.comparison
     yield (
-        f"{name}: {report.frames} frames, {report.windows} windows, {report.decisions} decisions"
+        f"{name}: {counted(report.frames, 'frame')}, {counted(report.windows, 'window')}, "
+        f"{counted(report.decisions, 'decision')}"
     )
     if report.lost_bytes:
-        yield f"  {report.lost_bytes} bytes at the end of a segment are not whole; left out"
+        lost = counted(report.lost_bytes, "byte")
+        yield f"  {lost} at the end of a segment left out: not whole"
     if found.unrecorded:
         yield f"  {found.unrecorded} windows have no recorded answer to compare with"
     if report.is_equal and not found.windows:
         yield "  nothing to compare with what the device made"
     elif report.is_equal:
-        yield f"  byte-equal to what the device made: {found.windows} windows"
+        yield f"  byte-equal to what the device made: {counted(found.windows, 'window')}"
     else:
         yield from _differences(found)
 

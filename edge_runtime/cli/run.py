@@ -14,10 +14,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_runtime.plural import counted
+
 if TYPE_CHECKING:
     from edge_runtime.config import DeviceConfig
     from edge_runtime.modes.edge import DeviceStatus, EdgeDevice
     from edge_runtime.modes.keyed import KeyedStream
+    from edge_runtime.modes.status import StreamStatus
 
 __all__ = ["Run", "stop_on_signals", "summary_of"]
 
@@ -147,14 +150,33 @@ def _recorded(config: DeviceConfig, folder: Path | None) -> DeviceConfig:
 def summary_of(status: DeviceStatus) -> str:
     """Say in lines for people what was done, and what still waits."""
     lines = [
-        f"{name}: {stream.position} samples read, {stream.estimates} windows, "
-        f"{stream.decisions} decisions, effective {stream.effective_id}"
+        f"{name}: {counted(stream.position, 'sample')} read, "
+        f"{counted(stream.estimates, 'window')}, {counted(stream.decisions, 'decision')}, "
+        f"effective {stream.effective_id}"
         + "".join(
             f", {count} {reason}" for reason, count in sorted(stream.discarded.items()) if count
         )
-        + "".join(f", {count} windows {what}" for what, count in sorted(stream.suspect.items()))
+        + "".join(
+            f", {counted(count, 'window')} {what}" for what, count in sorted(stream.suspect.items())
+        )
+        + _noticed(stream)
         for name, stream in status.streams.items()
     ]
     if status.backlog_rows:
-        lines.append(f"{status.backlog_rows} rows wait for the cloud; they are kept.")
+        waiting = status.backlog_rows
+        lines.append(
+            "1 row waits for the cloud; it is kept."
+            if waiting == 1
+            else f"{waiting} rows wait for the cloud; they are kept."
+        )
     return "\n".join(lines)
+
+
+def _noticed(stream: StreamStatus) -> str:
+    """Say what was wrong with the sensor; nothing where nothing was."""
+    told = [f"{count} {reason}" for reason, count in sorted(stream.source.faults.items()) if count]
+    if stream.source.lost_samples:
+        told.append(f"{counted(stream.source.lost_samples, 'sample')} lost")
+    if stream.restarts:
+        told.append(f"opened again {counted(stream.restarts, 'time')}")
+    return f"; of its sensor: {', '.join(told)}" if told else ""

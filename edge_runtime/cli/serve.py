@@ -23,6 +23,7 @@ from edge_runtime.modes.realtime import (
     TLSConfig,
     load_serve,
 )
+from edge_runtime.plural import counted
 
 __all__ = ["Serve"]
 
@@ -64,7 +65,8 @@ class Serve:
         server = RealtimeServer(_config(args))
         asyncio.run(_served(server, is_json=args.json))
         answered = server.answered
-        _say(args.json, f"{answered} requests answered", {"event": "ended", "answered": answered})
+        told = f"{counted(answered, 'request')} answered"
+        _say(args.json, told, {"event": "ended", "answered": answered})
         return 0
 
 

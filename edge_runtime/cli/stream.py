@@ -16,6 +16,7 @@ from edge_runtime.cli.pairs import kind_and_pairs, pairs
 from edge_runtime.cli.quantities import count, seconds
 from edge_runtime.cli.run import stop_on_signals, summary_of
 from edge_runtime.errors import ConfigError
+from edge_runtime.plural import counted
 
 if TYPE_CHECKING:
     from edge_runtime.config import DeviceConfig
@@ -109,9 +110,10 @@ def _run_many(config: DeviceConfig, args: argparse.Namespace) -> str:
 def _summary(status: KeyedStatus) -> str:
     counts = {**status.discarded, **{f"windows {what}": n for what, n in status.suspect.items()}}
     return (
-        f"{status.stream}: {status.position} samples read of {status.devices} devices, "
-        f"{status.estimates} windows, {status.decisions} decisions, "
-        f"effective {status.effective_id}, {status.live} devices in memory"
+        f"{status.stream}: {counted(status.position, 'sample')} read of "
+        f"{counted(status.devices, 'device')}, {counted(status.estimates, 'window')}, "
+        f"{counted(status.decisions, 'decision')}, effective {status.effective_id}, "
+        f"{counted(status.live, 'device')} in memory"
         + "".join(f", {count} {what}" for what, count in sorted(counts.items()) if count)
     )
 

@@ -18,6 +18,7 @@ from edge_runtime.cli.limits import limit_text
 from edge_runtime.cli.progress import Steps
 from edge_runtime.cli.table import table
 from edge_runtime.errors import ConfigError
+from edge_runtime.plural import counted
 from edge_runtime.ports import Choice
 from edge_runtime.profiles import explain_choice
 from edge_runtime.spec import Limit, ModelSpec, Smoothing
@@ -371,7 +372,7 @@ def _described(report: Report) -> str:
 
 
 def _of_label(one: Found, report: Report) -> list[str]:
-    head = f"{one.label}: {one.events} events, {one.quiet_hours:.3g} h without one"
+    head = f"{one.label}: {counted(one.events, 'event')}, {one.quiet_hours:.3g} h without one"
     rows = [_cells(point, point is one.point, one) for point in _shown(one)]
     return [head, table(_HEADER, rows, right=" ".join(_HEADER[1:])), _sentence(one, report)]
 
@@ -425,4 +426,5 @@ def _sentence(one: Found, report: Report) -> str:
         )
     if one.verdict == "failed":
         return f"{numbers}\nFailed: no point that keeps the budget finds an event."
-    return f"{numbers}\nProven at {report.confidence:.0%}, having tried {one.tried} ways to decide."
+    tried = counted(one.tried, "way")
+    return f"{numbers}\nProven at {report.confidence:.0%}, having tried {tried} to decide."

@@ -24,11 +24,14 @@ class Ballast:
     Args:
         path: The file.
         size_bytes: Its size; 0 for no ballast at all.
+
+    Attributes:
+        size_bytes: The same.
     """
 
     def __init__(self, path: Path, size_bytes: int) -> None:
         self._path = path
-        self._size_bytes = size_bytes
+        self.size_bytes = size_bytes
         self._is_there = path.exists() and path.stat().st_size >= size_bytes > 0
         self._is_refused = False
 
@@ -36,18 +39,17 @@ class Ballast:
         """Give the space back; False when there is none to give."""
         was_there, self._is_there = self._is_there, False
         self._path.unlink(missing_ok=True)
-        if was_there and self._size_bytes:
+        if was_there and self.size_bytes:
             log.warning("ballast.released", extra={"path": str(self._path)})
-        return was_there and self._size_bytes > 0
+        return was_there and self.size_bytes > 0
 
     def refill(self) -> bool:
         """Take the space again, once there is plenty of it; True when that happened."""
-        wanted = _ROOM * max(self._size_bytes, _LEAST_BYTES)
-        if self._is_there or shutil.disk_usage(self._path.parent).free < wanted:
+        if self._is_there or not self.has_plenty:
             return False
         try:
             # Real bytes: a sparse file would hold back nothing.
-            if self._size_bytes:
+            if self.size_bytes:
                 self._write()
         except OSError as error:
             self._path.unlink(missing_ok=True)
@@ -55,6 +57,12 @@ class Ballast:
             return False
         self._is_there, self._is_refused = True, False
         return True
+
+    @property
+    def has_plenty(self) -> bool:
+        """Whether the disk has room for much more than the ballast."""
+        wanted = _ROOM * max(self.size_bytes, _LEAST_BYTES)
+        return shutil.disk_usage(self._path.parent).free >= wanted
 
     def _note_refusal(self, error: OSError) -> None:
         """Say it once: whoever waits for room asks again every second."""
@@ -65,5 +73,5 @@ class Ballast:
     def _write(self) -> None:
         """Write it in pieces: a device has less memory than disk."""
         with self._path.open("wb") as file:
-            for start in range(0, self._size_bytes, len(_PIECE)):
-                file.write(_PIECE[: self._size_bytes - start])
+            for start in range(0, self.size_bytes, len(_PIECE)):
+                file.write(_PIECE[: self.size_bytes - start])

@@ -17,7 +17,7 @@ from edge_runtime.sync.runs import Runs
 from edge_runtime.sync.transactions import Transactions
 from edge_runtime.types import check_name
 
-__all__ = ["NO_MARKS", "Entries", "Entry", "become_gap"]
+__all__ = ["NO_MARKS", "Entries", "Entry", "become_gap", "join_gaps"]
 
 NO_MARKS: Mapping[str, bytes] = {}
 """Of no sink."""
@@ -183,3 +183,22 @@ class Entries:
 def become_gap(row: dict[str, Any], reason: LossReason) -> None:
     """Let a block that was not written yet be a gap."""
     row |= {"kind": "gap", "reason": reason, "body": b"", "crc32": 0, "bytes": OVERHEAD_BYTES}
+
+
+def join_gaps(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return new blocks in which gaps of one reason that follow each other in a stream are one."""
+    joined: list[dict[str, Any]] = []
+    newest: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        before = newest.get(row["stream"])
+        if before is not None and _is_one_gap(before, row):
+            before["n"] += row["n"]
+        else:
+            newest[row["stream"]] = dict(row)
+            joined.append(newest[row["stream"]])
+    return joined
+
+
+def _is_one_gap(before: dict[str, Any], row: dict[str, Any]) -> bool:
+    is_same = all(before[name] == row[name] for name in ("kind", "reason"))
+    return is_same and row["kind"] == "gap" and before["seq0"] + before["n"] == row["seq0"]

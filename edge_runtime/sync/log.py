@@ -7,6 +7,8 @@ import sqlite3
 import struct
 from pathlib import Path
 
+from edge_runtime.sync.database import is_full
+
 __all__ = ["Log"]
 
 _FRAME_HEADER_BYTES = 24
@@ -27,12 +29,24 @@ class Log:
     Args:
         path: The database.
         connection: To it, in WAL mode; nobody else empties its log.
+        most_growth_bytes: So much larger than its file the database may get before the log
+            is emptied: on a disk that is full by then, that much must be found. None for
+            any size.
 
     Attributes:
         written_bytes: Written up to the last time it was emptied.
+        lacks_room: Whether the disk was too full to empty it, the last time that was tried.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        *,
+        most_growth_bytes: float | None = None,
+    ) -> None:
+        self._path = path
+        self._most_growth_bytes = most_growth_bytes
         self._wal = path.with_name(path.name + "-wal")
         self._connection = connection
         connection.execute("PRAGMA wal_autocheckpoint=0").fetchall()
@@ -41,6 +55,7 @@ class Log:
         self._frames = 0
         self._resets: int | None = None
         self.written_bytes = 0
+        self.lacks_room = False
         self._empty_if_possible()
         # What another process left in the log is not ours.
         self.written_bytes = 0
@@ -48,7 +63,7 @@ class Log:
     def note(self, body_bytes: int = 0) -> None:
         """Count a transaction, and empty the log when it is time."""
         self._waiting_bytes += body_bytes + _PAGES_A_TRANSACTION * self._page_bytes
-        if self._waiting_bytes >= _EMPTY_AT_BYTES:
+        if self._waiting_bytes >= _EMPTY_AT_BYTES or self._has_grown:
             self._empty_if_possible()
 
     def empty(self, mode: str = "PASSIVE") -> None:
@@ -63,7 +78,7 @@ class Log:
         self._waiting_bytes = 0
         # A log that begins anew keeps its frames in the file: count before, and after.
         resets = self._read_resets()
-        _, frames, copied = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        _, frames, copied = self._checkpoint(mode)
         if frames < 0:
             return
         before = self._frames if resets == self._resets else 0
@@ -71,8 +86,27 @@ class Log:
         self._frames, self._resets = frames, resets
         self.written_bytes += new * (_FRAME_HEADER_BYTES + self._page_bytes)
         if copied == frames:
-            pages = self._connection.execute("PRAGMA page_count").fetchone()[0]
-            self.written_bytes += min(new, pages) * self._page_bytes
+            self.written_bytes += min(new, self._pages) * self._page_bytes
+
+    def _checkpoint(self, mode: str) -> tuple[int, int, int]:
+        try:
+            answer = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        except sqlite3.OperationalError as error:
+            self.lacks_room = is_full(error)
+            raise
+        self.lacks_room = False
+        return tuple(answer)
+
+    @property
+    def _has_grown(self) -> bool:
+        if self._most_growth_bytes is None:
+            return False
+        grown_bytes = self._pages * self._page_bytes - self._path.stat().st_size
+        return grown_bytes > self._most_growth_bytes
+
+    @property
+    def _pages(self) -> int:
+        return int(self._connection.execute("PRAGMA page_count").fetchone()[0])
 
     def _empty_if_possible(self) -> None:
         # What is in the log is committed; it can be emptied later.

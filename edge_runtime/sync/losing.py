@@ -64,17 +64,23 @@ class Losses:
             (stream,),
         )
 
-    def lose(self, row: sqlite3.Row, reason: str) -> bool:
-        """Turn a block into a gap; False when it joined the gap right before it."""
+    def lose(self, row: sqlite3.Row, reason: str) -> int:
+        """Turn a block into a gap, one with those of its reason right before and behind it.
+
+        Returns:
+            By how much the number of gaps has grown: 1, 0, or -1 where it joined two.
+        """
         self.count(row["stream"], reason, kept_rows(row["seq0"], row["n"], row["every"]))
-        if self._joined(row, reason):
-            return False
+        behind = self._take_out_behind(row, reason)
+        n = row["n"] + behind
+        if self._joined(row, n, reason):
+            return -bool(behind)
         self._connection.execute(
-            "UPDATE block SET kind = 'gap', reason = ?, body = x'', crc32 = 0, bytes = ?, "
+            "UPDATE block SET kind = 'gap', reason = ?, n = ?, body = x'', crc32 = 0, bytes = ?, "
             "every = 1 WHERE id = ?",
-            (reason, OVERHEAD_BYTES, row["id"]),
+            (reason, n, OVERHEAD_BYTES, row["id"]),
         )
-        return True
+        return 1 - bool(behind)
 
     def thin(self, row: sqlite3.Row, every: int) -> tuple[int, int]:
         """Keep the rows of a block whose number is a multiple of ``every``.
@@ -111,7 +117,19 @@ class Losses:
             (stream, reason, n),
         )
 
-    def _joined(self, row: sqlite3.Row, reason: str) -> bool:
+    def _take_out_behind(self, row: sqlite3.Row, reason: str) -> int:
+        """Delete the gap right behind a block; return of how many rows it was, 0 for none."""
+        behind = self._connection.execute(
+            "SELECT id, n FROM block WHERE incarnation = ? AND epoch = ? AND stream = ? "
+            "AND seq0 = ? AND kind = 'gap' AND reason = ?",
+            (row["incarnation"], row["epoch"], row["stream"], row["seq0"] + row["n"], reason),
+        ).fetchone()
+        if behind is None:
+            return 0
+        self._connection.execute("DELETE FROM block WHERE id = ?", (behind["id"],))
+        return int(behind["n"])
+
+    def _joined(self, row: sqlite3.Row, n: int, reason: str) -> bool:
         before = self._connection.execute(
             "SELECT id, kind, reason, seq0 + n AS upto FROM block WHERE incarnation = ? "
             "AND epoch = ? AND stream = ? AND seq0 < ? ORDER BY seq0 DESC LIMIT 1",
@@ -120,9 +138,7 @@ class Losses:
         if before is None or tuple(before)[1:] != ("gap", reason, row["seq0"]):
             return False
         self._connection.execute("DELETE FROM block WHERE id = ?", (row["id"],))
-        self._connection.execute(
-            "UPDATE block SET n = n + ? WHERE id = ?", (row["n"], before["id"])
-        )
+        self._connection.execute("UPDATE block SET n = n + ? WHERE id = ?", (n, before["id"]))
         return True
 
 

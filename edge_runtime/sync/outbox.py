@@ -19,7 +19,7 @@ from edge_runtime.ports import Clock
 from edge_runtime.sync.ballast import Ballast
 from edge_runtime.sync.blocks import Batch, Block, Key, LossReason, OutboxStats, Resume
 from edge_runtime.sync.database import open_database, translated
-from edge_runtime.sync.entries import NO_MARKS, Entries, Entry, become_gap
+from edge_runtime.sync.entries import NO_MARKS, Entries, Entry, become_gap, join_gaps
 from edge_runtime.sync.frames import Kind
 from edge_runtime.sync.holdings import Holdings
 from edge_runtime.sync.log import Log
@@ -96,7 +96,7 @@ class Outbox:
         self._clock = clock
         self._guard = threading.RLock()
         self._held = Holdings(config, limits)
-        self._log = Log(path, connection)
+        self._log = Log(path, connection, most_growth_bytes=ballast.size_bytes // 2 or None)
         self._transactions = Transactions(connection, self._log, is_synced=is_synced)
         self._losses = Losses(connection)
         self._runs = Runs(connection, incarnation, epoch, clock)
@@ -242,7 +242,6 @@ class Outbox:
                 if not must_fit:
                     raise
                 self._store_what_fits(entry)
-            self._held.add_blocks(rows)
         self._at_step("commit")
 
     def begin(self) -> None:
@@ -446,17 +445,21 @@ class Outbox:
     def _store(self, entry: Entry) -> None:
         size = sum(row["bytes"] for row in entry.rows)
         self._room.despite_full_disk(size, lambda: self._entries.write(entry))
+        self._held.add_blocks(entry.rows)
 
     def _store_what_fits(self, entry: Entry) -> None:
-        """Let the older half of the rows be gaps, then all of them."""
-        rows = entry.rows
+        """Let the older half of the blocks be gaps, then half of the others, at last all."""
+        rows, lost = entry.rows, 0
         mine = [row for row in rows if row["kind"] != "gap" and self._held.may_drop(row["stream"])]
-        for victims in filter(None, (mine[: len(mine) // 2], mine)):
+        while mine:
+            half = (len(mine) + 1) // 2
+            victims, mine = mine[:half], mine[half:]
+            lost += sum(row["n"] for row in victims)
             for row in victims:
                 become_gap(row, "disk_full")
             with contextlib.suppress(OutboxFullError):
-                self._store(entry)
-                self._room.note_losses("disk_full", sum(row["n"] for row in victims))
+                self._store(entry._replace(rows=join_gaps(rows)))
+                self._room.note_losses("disk_full", lost)
                 return
         raise self._room.full()
 

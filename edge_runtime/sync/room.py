@@ -80,12 +80,34 @@ class Room:
         """Let the file grow up to the fence, and put the ballast in its place."""
         self.limit_growth(_FENCE * self._held.quota_bytes)
         self._ballast.refill()
+        self._take_pages()
 
     def refill(self) -> None:
         """Put the ballast back in its place, if there is room for it again."""
         if self._ballast.refill():
             # There is room again, or there was never too little.
             self.limit_growth(_FENCE * self._held.quota_bytes)
+            self._take_pages()
+
+    def _take_pages(self) -> None:
+        """Make the file half as large as the ballast while there is room: it holds rows when not.
+
+        A file that is small when the disk is full stays small, however much the log has.
+        """
+        wanted = min(self._ballast.size_bytes // 2, self._held.quota_bytes)
+        missing = wanted - self._pragma("page_count") * self._pragma("page_size")
+        with _unless_full():
+            # Of a process that was killed here.
+            self._run("DROP TABLE IF EXISTS filler")
+            if missing > 0 and self._ballast.has_plenty:
+                # Two transactions: SQLite writes nothing that is gone again at the end of one.
+                self._run(f"CREATE TABLE filler AS SELECT zeroblob({missing})")
+                self._run("DROP TABLE filler")
+                self._restart_log()
+
+    def _run(self, statement: str) -> None:
+        with self._transactions.begin(is_durable=False):
+            self._connection.execute(statement)
 
     def make_for(self, coming: Sequence[dict[str, Any]]) -> None:
         """Drop what is too old, and what is too much with the blocks that come.
@@ -93,6 +115,10 @@ class Room:
         Raises:
             OutboxFullError: What holds them back may not be dropped.
         """
+        if self._log.lacks_room and self._ballast.release():
+            # What waits in the log is still less than that; it only grows.
+            self._restart_log()
+            self.limit_growth(None)
         aged = list(self._aged())
         if aged:
             self.despite_full_disk(0, lambda: self.lose(aged, "age"))
@@ -174,6 +200,8 @@ class Room:
     def _free_disk(self, coming: int) -> bool:
         """Give up the ballast, then the oldest blocks; False when neither helps."""
         had_ballast = self._ballast.release()
+        # Before anything else takes what the ballast gave: into the file, which grows by no more.
+        self._restart_log()
         if not self._lose_what_fits(self._disposable(max(2 * coming, self._held.bytes // 10, 1))):
             return had_ballast
         self._restart_log()
@@ -203,11 +231,8 @@ class Room:
 
     def _restart_log(self) -> None:
         """Let the write-ahead log begin anew in the space it already has."""
-        try:
+        with _unless_full():
             self._log.empty("RESTART")
-        except sqlite3.OperationalError as error:
-            if not is_full(error):
-                raise
 
     def limit_growth(self, size_bytes: float | None) -> None:
         """Let the file grow to a size, or not at all.
@@ -215,11 +240,13 @@ class Room:
         On a full disk the last free bytes belong to the log: as long as the
         file itself need not grow, the log can always be emptied into it.
         """
-        pages = self._connection.execute("PRAGMA page_count").fetchone()[0]
+        pages = self._pragma("page_count")
         if size_bytes is not None:
-            page_bytes = self._connection.execute("PRAGMA page_size").fetchone()[0]
-            pages = int(size_bytes) // page_bytes + _SPARE_PAGES
+            pages = int(size_bytes) // self._pragma("page_size") + _SPARE_PAGES
         self._connection.execute(f"PRAGMA max_page_count={pages}")
+
+    def _pragma(self, name: str) -> int:
+        return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
     def _aged(self) -> Iterator[sqlite3.Row]:
         for name in self._held.streams:
@@ -237,7 +264,9 @@ class Room:
         if not victims:
             return
         with self._transactions.begin():
-            made = Counter(row["stream"] for row in victims if self._losses.lose(row, reason))
+            made = Counter[str]()
+            for row in victims:
+                made[row["stream"]] += self._losses.lose(row, reason)
         self._held.add_blocks(victims, -1)
         for stream, gaps in made.items():
             self._held.add(stream, gaps * OVERHEAD_BYTES, 0)
@@ -247,3 +276,13 @@ class Room:
         """Count and log that blocks turned into gaps."""
         self.losses_total += 1
         log.warning("outbox.rows_discarded", extra={"reason": reason, "rows": rows})
+
+
+@contextlib.contextmanager
+def _unless_full() -> Iterator[None]:
+    """Do something that can be left out on a full disk."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if not is_full(error):
+            raise

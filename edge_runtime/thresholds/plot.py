@@ -35,6 +35,7 @@ def plot_curves(path: Path, found: Sequence[Found], alarms_per_hour: float) -> N
     for one in found:
         _draw(axes, one)
     axes.axvline(alarms_per_hour, linestyle=":", color="grey", label="budget")
+    axes.set_title("Missed events and false alarms, by threshold; a ring marks the choice")
     axes.set(xlabel="false alarms per hour", ylabel="missed events, %", ylim=(-3, 103))
     axes.set_xscale("symlog", linthresh=max(alarms_per_hour / 10, 1e-3))
     axes.set_xlim(left=0)

@@ -372,11 +372,12 @@ def _fill(folder: Path) -> Path:
             return hog
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_the_device_is_told_in_gaps(
     make_bench: MakeBench, small_disk: Path
 ) -> None:
     """What a full disk costs arrives as gaps: rows made are rows stored and rows in gaps."""
-    bench = make_bench(rows=30_000, state=small_disk / "state")
+    bench = make_bench(rows=90_000, state=small_disk / "state")
     gate = Gate()
     device = bench.start_device(gate)
     gate.release(1000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 import msgspec
@@ -19,6 +19,8 @@ _WIDTH = 860
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 12, 20
 _MOST_POINTS = 800
 _BAR_LABELS = 40
+# What a letter of a tick takes, with room to spare.
+_LETTER = 7.0
 
 
 class Line(msgspec.Struct, frozen=True, eq=False):
@@ -42,7 +44,7 @@ class Line(msgspec.Struct, frozen=True, eq=False):
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """A vertical line with a word at its top."""
+    """A vertical line with a word below it, where there is room."""
 
     x: float
     word: str
@@ -60,7 +62,7 @@ def lines(
     plot = _Plot(given, height)
     parts = [] if box is None else [plot.shade(*box)]
     parts += [plot.frame(), *(plot.line(line) for line in given)]
-    parts += [plot.mark(mark) for mark in marks]
+    parts += plot.marks(marks)
     return _svg(height, [*parts, _legend(given)])
 
 
@@ -159,12 +161,23 @@ class _Plot:
             f'height="{self._room:.1f}" class="window"/>'
         )
 
-    def mark(self, mark: Mark) -> str:
-        place = self.x(mark.x)
-        anchor = "end" if place > _WIDTH / 2 else "start"
+    def marks(self, marks: Sequence[Mark]) -> Iterator[str]:
+        """Draw marks, the newest first: a word that would touch a newer one is left out."""
+        taken = float("inf")
+        for mark in sorted(marks, key=lambda one: -one.x):
+            place, width = self.x(mark.x), _LETTER * len(mark.word)
+            left = place - width if place > _WIDTH / 2 else place
+            yield (
+                f'<line x1="{place:.1f}" x2="{place:.1f}" y1="{_TOP}" '
+                f'y2="{self._height - _BOTTOM}" stroke="{mark.colour}"/>'
+            )
+            if left + width < taken:
+                taken = left
+                yield self._word(mark, place, "end" if left < place else "start")
+
+    def _word(self, mark: Mark, place: float, anchor: str) -> str:
         return (
-            f'<line x1="{place:.1f}" x2="{place:.1f}" y1="{_TOP}" y2="{self._height - _BOTTOM}" '
-            f'stroke="{mark.colour}"/><text x="{place:.1f}" y="{self._height - 6}" class="tick" '
+            f'<text x="{place:.1f}" y="{self._height - 6}" class="tick" '
             f'text-anchor="{anchor}" style="fill:{mark.colour}">{escape(mark.word)}</text>'
         )
 
@@ -212,7 +225,7 @@ def _legend(given: Sequence[Line]) -> str:
             f'<text x="{place:.0f}" y="{_TOP - 2}" class="tick" style="fill:{line.colour}">'
             f"{escape(line.name)}</text>"
         )
-        place += 7.0 * len(line.name) + 18
+        place += _LETTER * len(line.name) + 18
     return "".join(parts)
 
 

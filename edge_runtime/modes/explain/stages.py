@@ -11,6 +11,7 @@ import numpy as np
 from edge_runtime.modes.explain.found import Found
 from edge_runtime.pipeline import Asked
 from edge_runtime.pipeline.gate import Mark
+from edge_runtime.plural import counted
 from edge_runtime.quality import names_of_mask
 from edge_runtime.spec import (
     FeatureSpec,
@@ -87,7 +88,10 @@ def _window_text(found: Found) -> str:
     count, channels = found.trace.samples.shape
     rate = found.spec.stream.rate_hz
     grid = found.spec.stream.grid
-    told = f"{count} samples of {channels} channels at {rate:g} Hz, clock {found.clock}"
+    told = (
+        f"{counted(count, 'sample')} of {counted(channels, 'channel')} at {rate:g} Hz, "
+        f"clock {found.clock}"
+    )
     if grid is not None:
         told += f", on a grid by {grid.resample}"
     suspect = ", ".join(names_of_mask(found.trace.quality))

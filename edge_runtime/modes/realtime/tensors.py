@@ -39,6 +39,10 @@ DATATYPES: dict[str, np.dtype[Any]] = {
 _CODES = dict(zip(DATATYPES, "?BHIQbhiqefd", strict=True))
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 _PYTHON = {"b": bool, "i": int, "u": int, "f": float}
+_WORDS = {bool: "true or false", int: "whole numbers", float: "numbers"}
+_OTHER_DATATYPE = "Choose the datatype that the metadata of the model gives."
+# Of a value that does not fit, in a message.
+_SHOWN_BYTES = 40
 _FLOATS = msgspec.json.Decoder(list[float])
 _INTEGERS = msgspec.json.Decoder(list[int])
 _TRUTHS = msgspec.json.Decoder(list[bool])
@@ -65,7 +69,7 @@ def from_json(raw: msgspec.Raw, datatype: str, shape: Sequence[int], where: str)
         RequestError: It has another number of elements, or one does not fit.
     """
     dtype = DATATYPES[datatype]
-    values = _values(raw, dtype, where)
+    values = _values(raw, datatype, where)
     count = len(values)
     if count != math.prod(shape):
         raise _count_error(count, shape, where)
@@ -109,17 +113,17 @@ def to_bytes(array: np.ndarray) -> bytes:
     return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
 
 
-def _values(raw: msgspec.Raw, dtype: np.dtype, where: str) -> list[Any]:
+def _values(raw: msgspec.Raw, datatype: str, where: str) -> list[Any]:
     try:
-        values: list[Any] = _DECODERS[dtype.kind].decode(raw)
+        values: list[Any] = _DECODERS[DATATYPES[datatype].kind].decode(raw)
         return values
     except msgspec.ValidationError:
-        return _flattened(raw, dtype, where)
+        return _flattened(raw, datatype, where)
     except (msgspec.DecodeError, RecursionError) as error:
         raise _unfit(str(error), where) from error
 
 
-def _flattened(raw: msgspec.Raw, dtype: np.dtype, where: str) -> list[Any]:
+def _flattened(raw: msgspec.Raw, datatype: str, where: str) -> list[Any]:
     """Read nested lists; null is a missing number, as NaN is in bytes."""
     try:
         values = _ANY.decode(raw)
@@ -127,18 +131,25 @@ def _flattened(raw: msgspec.Raw, dtype: np.dtype, where: str) -> list[Any]:
             raise TypeError(values)
         while values and isinstance(values[0], list):
             values = [item for row in values for item in row]
-        type_ = _PYTHON[dtype.kind]
-        return [_element(value, type_) for value in values]
-    except (TypeError, KeyError, RecursionError, msgspec.DecodeError) as error:
+    except (TypeError, RecursionError, msgspec.DecodeError) as error:
         raise _unfit("it is no list of numbers, or its lists have several depths", where) from error
+    return [_element(value, datatype, where) for value in values]
 
 
-def _element(value: object, type_: type) -> object:
+def _element(value: object, datatype: str, where: str) -> object:
+    type_ = _PYTHON[DATATYPES[datatype].kind]
     if value is None and type_ is float:
         return math.nan
     if type(value) is type_ or (type_ is float and type(value) is int):
         return value
-    raise TypeError(value)
+    if isinstance(value, (list, dict)):
+        raise _unfit("its lists have several depths, or it has objects", where)
+    raise RequestError(
+        f"data has {msgspec.json.encode(value)[:_SHOWN_BYTES].decode(errors='replace')}",
+        where=where,
+        expected=f"{_WORDS[type_]} for {datatype}",
+        remedy=_OTHER_DATATYPE,
+    )
 
 
 def _count_error(count: int, shape: Sequence[int], where: str) -> RequestError:
@@ -156,7 +167,7 @@ def _range_error(values: list[Any], datatype: str, dtype: np.dtype, where: str) 
         f"data has values from {min(values)} to {max(values)}",
         where=where,
         expected=f"{limits.min} to {limits.max} for {datatype}",
-        remedy="Choose the datatype that the metadata of the model gives.",
+        remedy=_OTHER_DATATYPE,
     )
 
 

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Meta
 
+from edge_runtime import registry
 from edge_runtime.config import load_yaml
 from edge_runtime.errors import ConfigError, EdgeError
 from edge_runtime.modes.schedule.runner import Job
@@ -39,6 +40,7 @@ class JobConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     run: Annotated[tuple[str, ...], Meta(min_length=1)]
 
     def __post_init__(self) -> None:
+        _check_verb(self.run[0])
         for word in self.run:
             _check_places(word)
 
@@ -93,6 +95,17 @@ def _places(planned_ns: int, timezone: str) -> dict[str, str]:
         "hour": instant.strftime("%H"),
         "planned_ns": str(planned_ns),
     }
+
+
+def _check_verb(word: str) -> None:
+    """Find a slip now, and not in the middle of the night."""
+    verbs = tuple(sorted({name.partition(" ")[0] for name in registry.names("commands")}))
+    if word not in verbs:
+        raise ConfigError(
+            f"run has {word!r}",
+            expected="a verb of edge-runtime first",
+            remedy=registry.closest(word, verbs),
+        )
 
 
 def _check_places(word: str) -> None:

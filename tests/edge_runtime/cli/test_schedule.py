@@ -66,6 +66,20 @@ def test_what_is_due_is_done_and_told(plan: Path, capsys: pytest.CaptureFixture[
     assert (plan.parent / f"scores-{day}.csv").is_file()
 
 
+def test_a_verb_that_there_is_not_is_found_before_its_time(
+    plan: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, the place in the file, and the verb that was meant."""
+    plan.write_text(PLAN.format(run="bacth, rows.csv"))
+
+    code = main(["schedule", str(plan), "--next"])
+
+    told = capsys.readouterr().err
+    assert code == 2
+    assert "plan.yaml:4:5" in told
+    assert "Did you mean 'batch'?" in told
+
+
 def test_a_job_that_fails_is_told_with_its_reason(
     plan: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

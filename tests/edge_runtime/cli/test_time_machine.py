@@ -98,17 +98,48 @@ def test_a_span_is_cut_out(recorded: Path, tmp_path: Path, speed: str) -> None:
     assert sum(json.loads(line)["kind"] == "estimate" for line in lines) == 24
 
 
-def test_a_page_is_not_called_a_picture(
+def test_what_cannot_be_drawn_is_refused_at_once(
     recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is drawn is HTML: another ending is refused before anything is done."""
+    """A page or a picture: another ending is refused before anything is done."""
+    words = ["explain", "turbine-1/1/turbine/5", "--recording", str(recorded / "rec")]
+
+    code = main([*words, "-o", str(tmp_path / "why.pdf")])
+
+    told = capsys.readouterr().err
+    assert code == 2
+    assert ".html" in told and ".png" in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_result_is_drawn_as_a_picture(recorded: Path, tmp_path: Path) -> None:
+    """The ending chooses: what is written is a PNG."""
+    pytest.importorskip("matplotlib")
     words = ["explain", "turbine-1/1/turbine/5", "--recording", str(recorded / "rec")]
 
     code = main([*words, "-o", str(tmp_path / "why.png")])
 
-    assert code == 2
-    assert ".html" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+    assert code == 0
+    assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_without_matplotlib_a_picture_says_what_to_install(
+    recorded: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The install line and nothing written; the page needs nothing and is drawn."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    words = ["explain", "turbine-1/1/turbine/5", "--recording", str(recorded / "rec")]
+
+    code = main([*words, "-o", str(tmp_path / "why.png")])
+    told = capsys.readouterr().err
+    code_of_page = main([*words, "-o", str(tmp_path / "why.html")])
+
+    assert (code, code_of_page) == (1, 0)
+    assert 'pip install "edge-runtime[demo]"' in told
+    assert [one.name for one in tmp_path.iterdir()] == ["why.html"]
 
 
 def test_a_page_that_cannot_be_written_is_told(

@@ -145,9 +145,9 @@ def test_the_table_marks_the_choice(capsys: pytest.CaptureFixture[str]) -> None:
 
     out = capsys.readouterr().out
     assert code == 0
-    assert "unbalance-1: 1 events, 0.0261 h without one" in out
+    assert "unbalance-1: 1 event, 0.0261 h without one" in out
     assert sum(line.startswith("*") for line in out.splitlines()) == 1
-    assert "Proven at 95%, having tried 1 ways to decide." in out
+    assert "Proven at 95%, having tried 1 way to decide." in out
 
 
 def test_everything_can_be_searched_at_once(

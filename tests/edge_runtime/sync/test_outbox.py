@@ -378,21 +378,33 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_costs_the_ballast_then_the_oldest_rows(
-    small_disk: Path, clock: FakeClock
-) -> None:
-    """When others fill the disk, commits go on, losses are told, and space is taken back later."""
+@pytest.fixture
+def on_small_disk(small_disk: Path, clock: FakeClock) -> Iterator[Outbox]:
+    """An outbox with a ballast of 1 MiB there."""
     from edge_runtime.config import OutboxConfig
 
     config = OutboxConfig(quota_mb=64, ballast_mb=1)
     outbox = Outbox.open(
         small_disk / "outbox.db", epoch=1, incarnation=7, config=config, clock=clock
     )
+    yield outbox
+    outbox.close()
+
+
+def fill_disk(folder: Path) -> None:
+    """Take what is left, to the last byte."""
+    (folder / "hog").write_bytes(bytes(shutil.disk_usage(folder).free))
+
+
+def test_a_full_disk_costs_the_ballast_then_the_oldest_rows(
+    small_disk: Path, on_small_disk: Outbox
+) -> None:
+    """When others fill the disk, commits go on, losses are told, and space is taken back later."""
+    outbox = on_small_disk
     ballast = small_disk / "outbox.db.ballast"
     assert ballast.stat().st_size == 1 << 20
     filled(outbox, 20)
-    hog = small_disk / "hog"
-    hog.write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    fill_disk(small_disk)
 
     filled(outbox, 300)
 
@@ -400,11 +412,72 @@ def test_a_full_disk_costs_the_ballast_then_the_oldest_rows(
     blocks = outbox.pending(limit_bytes=1 << 30)
     assert sum(block.n for block in blocks) == 320_000
     assert set(outbox.stats().discarded) == {"disk_full"}
-    hog.unlink()
+    (small_disk / "hog").unlink()
     outbox.acknowledge({(7, 1, "main"): 320_000})
     filled(outbox, 1)
     assert ballast.exists() == (shutil.disk_usage(small_disk).free > 3 << 20)
-    outbox.close()
+
+
+def test_a_large_commit_fits_into_what_the_ballast_held_back(
+    small_disk: Path, on_small_disk: Outbox
+) -> None:
+    """An outbox that was nearly empty when the disk got full takes more than it ever held."""
+    filled(on_small_disk, 1, n=100)
+    fill_disk(small_disk)
+    noise = np.random.default_rng(1)
+    batches = [Batch("main", "estimate", Table({"x": noise.random(200)})) for _ in range(64)]
+
+    on_small_disk.commit(source="main", position=1, snapshot=b"", base="", batches=batches)
+
+    assert sum(block.n for block in on_small_disk.pending() if block.kind != "gap") >= 64 * 200
+
+
+def test_what_the_log_holds_has_room_in_the_file_on_a_full_disk(
+    small_disk: Path, on_small_disk: Outbox
+) -> None:
+    """A file that grew for a while does not wait with more than the ballast can give."""
+    filled(on_small_disk, 200)
+    fill_disk(small_disk)
+
+    filled(on_small_disk, 200)
+
+    blocks = on_small_disk.pending(limit_bytes=1 << 30)
+    assert sum(block.n for block in blocks) == 400_000
+    assert rows(blocks)[-1] == 199_999
+    assert set(on_small_disk.stats().discarded) == {"disk_full"}
+
+
+@pytest.mark.parametrize("made", ["nothing", "filler"])
+def test_a_file_has_half_of_the_ballast_from_its_start(
+    open_outbox: Open, tmp_path: Path, made: str
+) -> None:
+    """On the disk and free for rows, also where the process before was killed while taking it."""
+    if made == "filler":
+        outbox = open_outbox()
+        outbox._connection.execute("CREATE TABLE filler AS SELECT zeroblob(600000)")
+        outbox.close()
+
+    outbox = open_outbox(ballast_mb=1)
+
+    free = outbox._connection.execute("PRAGMA freelist_count").fetchone()[0]
+    tables = {row[0] for row in outbox._connection.execute("SELECT name FROM sqlite_master")}
+    assert (tmp_path / "outbox.db").stat().st_size >= 1 << 19
+    assert free * 1024 > 1 << 18
+    assert "filler" not in tables
+
+
+def test_gaps_that_touch_are_one(open_outbox: Open, batch: Make, commit: Commit) -> None:
+    """Whether the block before, between or behind goes last, one gap says so in the end."""
+    outbox = open_outbox()
+    commit(outbox, batch(1), batch(2, 1), batch(3, 3))
+    blocks = outbox.pending()
+    before = outbox.stats().bytes
+
+    for number in (0, 2, 1):
+        outbox.discard(blocks[number], "too_large")
+
+    assert ranges(outbox.pending()) == [("gap", 0, 6)]
+    assert outbox.stats().bytes == 128 < before
 
 
 def test_what_must_outlive_a_power_cut_is_synced(

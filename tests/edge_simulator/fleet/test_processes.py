@@ -19,6 +19,8 @@ from edge_simulator.fleet.play import Running, pacer_of, play, running_of
 MakeFleet = Callable[..., Fleet]
 
 PROCESSES = "mode: processes\nspeed: 20\nbroker: iotcore\n"
+# With one, so few rows fit into what its file has.
+NO_BALLAST = "device:\n      streams", "device:\n      outbox: {ballast_mb: 0}\n      streams"
 FAULTS = """\
 faults:
   - {fault: cut, at: 10s, for: 30s, devices: [pump-1]}
@@ -64,6 +66,19 @@ def test_a_real_cloud_gives_the_same_rows_as_its_twin(
         assert counts.arrived_sha256 == quick.counts[name].arrived_sha256
 
 
+def test_a_full_disk_costs_a_device_with_a_ballast_nothing_at_first(
+    make_fleet: MakeFleet, tmp_path: Path
+) -> None:
+    """Its file is large enough for minutes: rows are made, kept and delivered all the time."""
+    fleet = make_fleet(PROCESSES + "faults:\n  - {fault: disk_full, at: 10s, for: 60s}\n")
+
+    result = play(running_of(fleet, tmp_path), pacer_of(fleet))
+
+    for counts in result.counts.values():
+        assert (counts.rows_lost, counts.duplicates, counts.gap_rows) == (0, 0, 0)
+        assert counts.rows_made >= 121 - 4
+
+
 @pytest.mark.slow
 def test_a_full_disk_is_told_in_gaps_or_costs_nothing(
     make_fleet: MakeFleet, tmp_path: Path
@@ -74,7 +89,7 @@ faults:
   - {fault: disk_full, at: 10s, for: 60s}
   - {fault: power_off, at: 30s, for: 10s, devices: [pump-2]}
 """
-    fleet = make_fleet(PROCESSES.replace("20", "5") + faults)
+    fleet = make_fleet(PROCESSES.replace("20", "5") + faults, edit=NO_BALLAST)
 
     result = play(running_of(fleet, tmp_path), pacer_of(fleet))
 
@@ -92,7 +107,7 @@ def test_a_disk_that_stays_full_takes_nothing_that_was_committed(
 ) -> None:
     """Ended without room, by chance and by hand, a device has lost no row that it had made."""
     faults = "faults:\n  - {fault: disk_full, per_day: 20000, for: 10min, devices: [pump-1]}\n"
-    fleet = make_fleet(PROCESSES + faults)
+    fleet = make_fleet(PROCESSES + faults, edit=NO_BALLAST)
     running = running_of(fleet, tmp_path)
     by_key = by_hand(DiskFull(lasts="0s"))
 

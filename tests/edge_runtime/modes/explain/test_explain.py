@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 import pytest
 
 from edge_runtime.config import RecordConfig, load_device
 from edge_runtime.errors import BundleError, EdgeError, SourceError
 from edge_runtime.identity import ResultId
 from edge_runtime.modes.edge import EdgeDevice
-from edge_runtime.modes.explain import Explanation, explain, page_of
+from edge_runtime.modes.explain import Explanation, explain, page_of, picture_of
 from edge_runtime.modes.replay import Bundles
 
 ROOT = Path(__file__).parents[4]
@@ -108,6 +110,23 @@ def test_the_page_needs_nothing_from_outside(turbine: Recorded) -> None:
     assert page.count("<svg") == 1 + 9 + 2
     assert str(result) in page
     assert "Byte-equal" in page
+
+
+def test_the_picture_shows_what_the_page_shows(turbine: Recorded) -> None:
+    """As many drawings below each other, each of them with something on it."""
+    image = pytest.importorskip("matplotlib.image")
+    result = ResultId.parse(str(turbine.decisions[3]["result"]))
+
+    drawn = picture_of(*explain(result, turbine.folder, Bundles()))
+
+    pixels = image.imread(io.BytesIO(drawn))[:, :, :3]
+    # The left axis of each drawing is a black line, parted from the next by its title.
+    is_axis = (pixels[:, 60] < 0.2).all(axis=1)
+    heights = np.diff(np.flatnonzero(np.diff(is_axis, prepend=False, append=False)))[::2]
+    drawings = heights[heights > 60]
+    assert len(drawings) == 1 + 9 + 2
+    assert pixels.shape[1] == 900
+    assert picture_of(*explain(result, turbine.folder, Bundles())) == drawn
 
 
 def test_another_bundle_says_what_it_would_have_said(turbine: Recorded) -> None:

@@ -82,6 +82,23 @@ def test_what_is_out_of_range_is_told(datatype: str) -> None:
         assert error.value.kind == "invalid"
 
 
+@pytest.mark.parametrize(
+    ("data", "datatype", "told"),
+    [
+        (b"[1, 0.5]", "INT8", "data has 0.5; expected whole numbers for INT8"),
+        (b'[[1, "warm"]]', "FP32", 'data has "warm"; expected numbers for FP32'),
+        (b"[true, null]", "BOOL", "data has null; expected true or false for BOOL"),
+        (b"[[1, 2], 3]", "FP32", "lists of one depth"),
+    ],
+)
+def test_an_element_of_another_kind_is_named(data: bytes, datatype: str, told: str) -> None:
+    """The message has the element and the datatype, not just that something is wrong."""
+    with pytest.raises(RequestError) as error:
+        from_json(msgspec.Raw(data), datatype, [2], "input 'x'")
+
+    assert told in str(error.value)
+
+
 @given(
     st.sampled_from(list(DATATYPES)),
     st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists),
