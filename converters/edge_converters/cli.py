@@ -14,7 +14,7 @@ from edge_converters import show
 from edge_converters.contracts import Limits, Outcome, Request
 from edge_converters.conversion import convert
 from edge_converters.doctor import examine
-from edge_converters.paths import PATHS
+from edge_converters.paths import NETWORKS, PATHS
 from edge_converters.recipes import load_recipe, replayed
 from edge_converters.report import encode_report
 from edge_converters.reporting import report_of, write_report
@@ -271,7 +271,7 @@ def _constants(pairs: list[str]) -> dict[str, float]:
 
 
 def _paths(args: argparse.Namespace) -> int:
-    _print(_json(PATHS) if args.json else show.paths_text())
+    _print(_json([*PATHS, *NETWORKS]) if args.json else show.paths_text())
     return 0
 
 

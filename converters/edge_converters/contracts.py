@@ -30,6 +30,7 @@ __all__ = [
     "Candidate",
     "Choice",
     "Claim",
+    "Drift",
     "Format",
     "Kind",
     "Latency",
@@ -269,6 +270,7 @@ class Verified(msgspec.Struct, frozen=True):
         is_sound: Whether it runs there and answers as it should.
         reason: Why not; empty if it is.
         parity: Against the float answers; None where it does not run.
+        others: The same of every output but the one that decides, by its name.
         peak_rss_mb: Of the process that asked it, the runtime included, MiB.
     """
 
@@ -276,7 +278,26 @@ class Verified(msgspec.Struct, frozen=True):
     is_sound: bool
     reason: str = ""
     parity: Parity | None = None
+    others: dict[str, Parity] = {}
     peak_rss_mb: float = 0.0
+
+
+class Drift(msgspec.Struct, frozen=True):
+    """How far a cell is from the float one in a part of one stream, which is never reset.
+
+    Attributes:
+        first: Step that it begins with, from 1.
+        last: Step that it ends with.
+        output_db: SNR of the output, dB; None where it is equal to the byte.
+        state_db: The same of the state that is carried on.
+        largest: Largest absolute difference of the output.
+    """
+
+    first: int
+    last: int
+    output_db: float | None
+    state_db: float | None
+    largest: float
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -300,6 +321,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         target: On the target; None where nobody asked for a board.
         operations: What it computes, in order.
         asked: Runtimes that were asked whether they know these.
+        drift: Of a cell, along one stream; empty for float itself, and without data.
         verdict: What it loses against float; None for float itself, and without data.
         notes: A sentence each.
     """
@@ -314,6 +336,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     target: TargetLatency | None = None
     operations: tuple[Operation, ...] = ()
     asked: tuple[str, ...] = ()
+    drift: tuple[Drift, ...] = ()
     verdict: Verdict | None = None
     notes: tuple[str, ...] = ()
 

@@ -31,12 +31,13 @@ from edge_converters.embed import embed, manifest_of
 from edge_converters.formats import recognise
 from edge_converters.latency import load_answers
 from edge_converters.lint import Finding, check_data, refuse
+from edge_converters.outputs import state_of
 from edge_converters.paths import route, usual_formats_of
 from edge_converters.quantise.contracts import Samples
 from edge_converters.quantise.refit import Refit, delta_bytes
 from edge_converters.recipes import recipe_of, write_recipe
 from edge_converters.report import OperatorRow
-from edge_converters.stages.asking import ask_model
+from edge_converters.stages.asking import ask_model, ask_others
 from edge_converters.stages.before import Before, completed, load_before
 from edge_converters.stages.cell import check_cell, cut
 from edge_converters.stages.choose import choose
@@ -49,11 +50,13 @@ from edge_converters.stages.load import load, stem_of
 from edge_converters.stages.normalise import draw, gate, normalise_onnx
 from edge_converters.stages.prove import proven, write
 from edge_converters.stages.quantise import Made, quantised, requantised
+from edge_converters.stages.stream import drifted
 from edge_converters.stages.verify import verified
 from edge_converters.stages.windows import (
     drawn_windows,
+    features_of,
     golden_windows_of,
-    model_inputs,
+    sequences_of,
     stream_windows,
 )
 from edge_converters.stamps import restamp
@@ -123,9 +126,9 @@ class _Conversion:
         forms = _forms(request, kind)
         calib, judged = _datasets(request)
         floats = [self._float(kind, form, calib or judged) for form in forms]
-        # Nothing is fitted to a cell: it stays float.
-        fitted = (calib, judged) if request.hop is None else (None, None)
-        candidates = [one for float_ in floats for one in self._candidates(float_, *fitted, target)]
+        candidates = [
+            one for float_ in floats for one in self._candidates(float_, calib, judged, target)
+        ]
         candidates = on_target(self._examined(candidates), answers, target, self._before)
         choice = choose(candidates, request, kind, target)
         chosen = _chosen(choice, candidates)
@@ -159,7 +162,9 @@ class _Conversion:
         inputs = self._inputs(dataset, described, folder)
         if request.hop is not None and asked is not None:
             inputs = asked
-        told = ask_model(named, form, inputs, limits=request.limits, constants=request.constants)
+        limits, constants = request.limits, request.constants
+        told = ask_model(named, form, inputs, limits=limits, constants=constants)
+        others = ask_others(named, form, inputs, limits=limits, constants=constants)
         return FloatFile(
             origin=loaded.origin,
             form=form,
@@ -169,6 +174,7 @@ class _Conversion:
             described=described,
             inputs=inputs,
             answers=told.answers,
+            others=others,
             shape=told.shape,
         )
 
@@ -188,9 +194,16 @@ class _Conversion:
         if loaded.inputs is not None:
             return loaded.inputs
         if self._request.hop is None or dataset is None:
-            return draw(loaded.file, self._request)
+            return self._drawn(loaded.file)
         inputs = loaded.file.with_name("sequences.npy")
         np.save(inputs, np.asarray(golden_windows_of(dataset.inputs), np.float32))
+        return inputs
+
+    def _drawn(self, file: Path) -> Path:
+        """Draw windows; of a model with state, one sequence of them."""
+        inputs = draw(file, self._request)
+        if state_of("onnx", file.read_bytes(), self._request.constants).tensors:
+            np.save(inputs, np.load(inputs)[np.newaxis])
         return inputs
 
     def _normalised(self, file: Path, inputs: Path) -> tuple[Step, ...]:
@@ -202,11 +215,15 @@ class _Conversion:
         return (*steps, cut(steps[-1].file if steps else file, inputs, request.hop, request))
 
     def _inputs(self, dataset: Dataset | None, described: Described, folder: Path) -> Path:
-        """Write the windows that every candidate is asked, as the model sees them."""
-        probe = described.probe
+        """Write the windows that every candidate is asked, as the model sees them.
+
+        A model with state is asked sequences.
+        """
+        spec, probe = described.spec, described.probe
+        if spec.state.tensors:
+            probe = probe[np.newaxis]
         if dataset is not None and self._request.hop is None:
-            windows = golden_windows_of(stream_windows(dataset, described.spec))
-            probe = model_inputs(windows, described.spec)
+            probe = features_of(_golden(dataset), spec)
         file = folder / "probe.npy"
         np.save(file, probe)
         return file
@@ -228,6 +245,8 @@ class _Conversion:
         self._notes += made.notes
         self._operators += made.operators
         finished = [self._finished(one, float_, target) for one in (*tried, *made.candidates)]
+        if samples is not None and float_.is_stream:
+            finished = drifted(finished, float_, samples.windows, self._request)
         self._compare_deltas(made, finished[-1], float_)
         if samples is None or not made.candidates:
             return finished
@@ -238,7 +257,7 @@ class _Conversion:
         self,
         float_: FloatFile,
         calib: Dataset | None,
-        searched: tuple[np.ndarray, np.ndarray | None] | None,
+        searched: Samples | None,
     ) -> Made:
         if self._before is None or calib is None:
             return quantised(float_, calib, searched, self._request)
@@ -280,7 +299,7 @@ class _Conversion:
         self._tell("verify", one.file.name, 0.6)
         if not _is_as_is(self._request):
             one = _stamped(one, float_.described.spec)
-        return verified(one, float_.inputs, float_.answers, self._request, target)
+        return verified(one, float_, self._request, target)
 
     def _examined(self, candidates: list[Candidate]) -> list[Candidate]:
         """Look at operators; a file that cannot be looked at has been proven all the same."""
@@ -307,13 +326,15 @@ class _Conversion:
         return proven(spec, files, windows)
 
     def _golden_windows(self, float_: FloatFile, dataset: Dataset | None) -> np.ndarray:
-        """Return the windows that a device proves the bundle with; of a cell, one sequence."""
+        """Return the windows that a device proves the bundle with; with state, one sequence."""
         spec = float_.described.spec
-        if self._request.hop is not None:
+        if dataset is None and self._request.hop is not None:
             sequence = np.load(float_.inputs)[0]
             return np.asarray(sequence.reshape(-1, spec.window.length, len(spec.stream.channels)))
         if dataset is None:
             return drawn_windows(spec, float_.described.probe)
+        if float_.is_stream:
+            return np.asarray(sequences_of(_golden(dataset), spec)[0])
         return golden_windows_of(stream_windows(dataset, spec))
 
     def _outcome(
@@ -426,6 +447,10 @@ def _datasets(request: Request) -> tuple[Dataset | None, Dataset | None]:
         )
     calib, judged = (load_dataset(one) if one else None for one in (request.calib, request.eval))
     return calib, judged
+
+
+def _golden(dataset: Dataset) -> Dataset:
+    return msgspec.structs.replace(dataset, inputs=golden_windows_of(dataset.inputs), labels=None)
 
 
 def _is_as_is(request: Request) -> bool:

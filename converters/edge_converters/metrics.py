@@ -10,6 +10,7 @@ from edge_converters.quantise.contracts import Budget, Samples
 from edge_runtime.errors import ConfigError
 
 __all__ = [
+    "GARBAGE_DB",
     "auc",
     "classes_of",
     "f1",
@@ -21,6 +22,9 @@ __all__ = [
     "value_of",
 ]
 
+GARBAGE_DB = 10.0
+"""Below it an output is garbage, whatever it was meant to be: wrong kernels gave 1 dB."""
+
 _HALF = 0.5
 
 
@@ -29,8 +33,9 @@ def value_of(budget: Budget, samples: Samples, reference: np.ndarray, outputs: n
 
     Args:
         budget: Names the metric.
-        samples: Windows and their truth.
-        reference: Outputs of the float model, shape (n, …).
+        samples: Windows and their truth; of a stream, the SNR is over every step, and
+            any other metric over the last step of each sequence.
+        reference: Outputs of the float model, shape (n, …); of a stream (n, steps, …).
         outputs: Outputs of the model in question, as many.
 
     Raises:
@@ -38,6 +43,8 @@ def value_of(budget: Budget, samples: Samples, reference: np.ndarray, outputs: n
     """
     if budget.metric == "snr":
         return snr_db(reference, outputs)
+    reference, outputs = samples.ends_of(reference), samples.ends_of(outputs)
+    samples = samples.ends
     if budget.metric == "agreement":
         return float(np.mean(classes_of(reference) == classes_of(outputs)))
     truth = truth_of(budget, samples)

@@ -6,10 +6,18 @@ from typing import Literal
 
 import msgspec
 
-from edge_converters.contracts import Format, Kind
+from edge_converters.contracts import Format, Kind, Precision
 from edge_runtime.errors import BundleError
 
-__all__ = ["PATHS", "Route", "formats_of", "route", "usual_formats_of"]
+__all__ = [
+    "NETWORKS",
+    "PATHS",
+    "Network",
+    "Route",
+    "formats_of",
+    "route",
+    "usual_formats_of",
+]
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -121,6 +129,89 @@ PATHS: tuple[Route, ...] = (
         )
         for booster in ("xgboost", "lightgbm")
         for form in _FORMATS
+    ),
+)
+
+
+class Network(msgspec.Struct, frozen=True):
+    """What a network may be like, and what can be made of it.
+
+    Attributes:
+        network: Its outputs and its state.
+        format: Of its file.
+        state: Whether there are integers for it.
+        precisions: What there is.
+        how: What becomes integers, or why nothing does.
+        remedy: What to do instead; empty where it works.
+    """
+
+    network: str
+    format: Format
+    state: Literal["works", "refused"]
+    precisions: tuple[Precision, ...]
+    how: str
+    remedy: str = ""
+
+
+_ALL: tuple[Precision, ...] = ("float32", "float16", "dynamic", "int8", "mixed")
+_CUT = "Cut it into an ONNX cell where its source can become ONNX: --stream N; or keep it float."
+
+NETWORKS: tuple[Network, ...] = (
+    *(
+        Network(
+            "without state, one output or several",
+            form,
+            "works",
+            _ALL,
+            "every output passes the gate; the first one decides, and is judged",
+        )
+        for form in _FORMATS
+    ),
+    Network(
+        "recurrent, window by window",
+        "onnx",
+        "works",
+        _ALL,
+        "GRU, LSTM and RNN have int8 weights and float arithmetic",
+    ),
+    Network(
+        "recurrent, window by window",
+        "tflite",
+        "refused",
+        ("float32", "as-is"),
+        "its loop is a graph of its own, which no tool quantises",
+        _CUT,
+    ),
+    Network(
+        "cell with explicit state",
+        "onnx",
+        "works",
+        _ALL,
+        "of one step: integer products, float gates and state; of several: int8 weights",
+    ),
+    Network(
+        "cell with explicit state",
+        "tflite",
+        "refused",
+        (),
+        "sessions of TFLite files have one input, and take no state as tensors",
+        "Ship the ONNX cell: leave --to out.",
+    ),
+    Network(
+        "cell with state in resource variables",
+        "tflite",
+        "refused",
+        ("float32", "as-is"),
+        "its variables begin in a graph of their own, which no tool quantises",
+        "Quantise it where it was trained, and take the file over: --precision as-is.",
+    ),
+    Network(
+        "with branches or loops (If, Loop, Scan)",
+        "onnx",
+        "refused",
+        ("float32", "float16", "as-is"),
+        "what stands in a branch or loop is not looked into",
+        "Export it without; or choose --precision float16.",
     ),
 )
 

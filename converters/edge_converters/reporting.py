@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
-from edge_converters.contracts import Candidate, Outcome, Verified
+from edge_converters.contracts import Candidate, Drift, Outcome, Verified
 from edge_converters.report import (
     CandidateRow,
+    DriftRow,
     MemoryRow,
     ModelCard,
     ParityRow,
@@ -35,7 +38,10 @@ def report_of(outcome: Outcome) -> Report:
         sentence=f"{choice.precision} {choice.format}: {choice.why}",
         metric=told.metric if told else None,
         candidates=tuple(_candidate(one, outcome) for one in outcome.candidates),
-        parity=tuple(_parity(one, seen) for one in outcome.candidates for seen in one.verified),
+        parity=tuple(
+            row for one in outcome.candidates for seen in one.verified for row in _parity(one, seen)
+        ),
+        drift=tuple(_drift(one, part) for one in outcome.candidates for part in one.drift),
         operators=outcome.operators,
         coverage=coverage_rows(chosen.operations, outcome.operators),
         runtimes=chosen.asked,
@@ -108,18 +114,24 @@ def _value_before(one: Candidate, outcome: Outcome) -> float | None:
     return told.float_value if told is not None and one is alike[0] else None
 
 
-def _parity(one: Candidate, seen: Verified) -> ParityRow:
-    found = seen.parity
-    return ParityRow(
-        candidate=_name(one),
-        runtime=seen.runtime,
-        is_sound=seen.is_sound,
-        snr_db=found.snr_db if found else None,
-        largest=found.largest if found and np.isfinite(found.largest) else None,
-        top1=found.top1 if found else None,
-        windows=found.windows if found else 0,
-        reason=seen.reason,
-    )
+def _parity(one: Candidate, seen: Verified) -> Iterator[ParityRow]:
+    """Yield a row for every output, the one that decides first."""
+    for output, found in {"": seen.parity, **seen.others}.items():
+        yield ParityRow(
+            candidate=_name(one),
+            runtime=seen.runtime,
+            output=output,
+            is_sound=seen.is_sound,
+            snr_db=found.snr_db if found else None,
+            largest=found.largest if found and np.isfinite(found.largest) else None,
+            top1=found.top1 if found else None,
+            windows=found.windows if found else 0,
+            reason=seen.reason,
+        )
+
+
+def _drift(one: Candidate, part: Drift) -> DriftRow:
+    return DriftRow(candidate=_name(one), **msgspec.structs.asdict(part))
 
 
 def _memory(chosen: Candidate, outcome: Outcome) -> tuple[MemoryRow, ...]:

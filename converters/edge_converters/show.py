@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_converters.contracts import Candidate, Outcome, Parity, Step
-from edge_converters.paths import PATHS
+from edge_converters.contracts import Candidate, Outcome, Parity, Step, Verified
+from edge_converters.paths import NETWORKS, PATHS
 from edge_converters.report import OperatorRow
 from edge_converters.report.words import LOUD
 from edge_runtime.cli.table import table
@@ -31,9 +31,17 @@ def outcome_text(outcome: Outcome, output: str) -> str:
 
 
 def paths_text() -> str:
-    """Show every path: what works, and why the rest is refused."""
+    """Show every path, and the precisions of every network; why the rest is refused."""
     rows = [(one.source, one.format, one.state, one.worker or "-", one.how) for one in PATHS]
-    return table(("from", "to", "state", "worker", "how, or why not"), rows)
+    networks = [
+        (one.network, one.format, one.state, ", ".join(one.precisions), one.how) for one in NETWORKS
+    ]
+    return "\n\n".join(
+        [
+            table(("from", "to", "state", "worker", "how, or why not"), rows),
+            table(("network", "in", "integers", "precisions", "how, or why not"), networks),
+        ]
+    )
 
 
 def operators_text(rows: Sequence[OperatorRow]) -> str:
@@ -65,14 +73,23 @@ def _parity(parity: Parity) -> str:
     return f"{parity.snr_db:.1f} dB, at most {parity.largest:.3g} off{top1}"
 
 
+def _seen(seen: Verified) -> str:
+    if seen.reason or seen.parity is None:
+        return seen.reason or "ok"
+    others = [f"output {name}: {_parity(parity)}" for name, parity in seen.others.items()]
+    return "; ".join([_parity(seen.parity), *others])
+
+
 def _candidate(one: Candidate) -> list[str]:
     time = f", {one.latency.p50_us:.1f} µs here" if one.latency else ""
     on_target = [f"  on the target: {one.target}"] if one.target else []
     head = f"{one.precision} {one.format}: {one.size_bytes} bytes{time}"
-    seen = [
-        f"  on {seen.runtime}: " + (seen.reason or (_parity(seen.parity) if seen.parity else "ok"))
-        for seen in one.verified
-    ]
+    seen = [f"  on {seen.runtime}: {_seen(seen)}" for seen in one.verified]
+    if one.drift:
+        last = one.drift[-1]
+        parts = zip(("output", "state"), (last.output_db, last.state_db), strict=True)
+        far = ", ".join(f"{name} {'same' if db is None else f'{db:.1f} dB'}" for name, db in parts)
+        seen.append(f"  after {last.last} steps without a reset: {far}")
     if one.verdict is not None:
         seen.append(f"  {one.verdict}")
     return [head, *on_target, *seen, *(f"  {text}" for text in one.notes)]

@@ -111,7 +111,8 @@ def judge(
     Args:
         budget: The metric and what it may lose.
         samples: Windows that neither calibration nor search has seen.
-        reference: Outputs of the float model, shape (n, …).
+        reference: Outputs of the float model, shape (n, …); of a stream (n, steps, …), and
+            the last step of each sequence counts, except for the SNR.
         outputs: Outputs of the model in question, as many.
         seed: Of the bootstrap.
 
@@ -124,7 +125,8 @@ def judge(
         outcome: Outcome = "pass" if value >= budget.max_drop else "fail"
         return _verdict(budget, samples, float_value, value, outcome)
     loss = loss_of(budget, float_value, value)
-    found = _interval(budget, samples, reference, outputs, seed)
+    ends = samples.ends_of(reference), samples.ends_of(outputs)
+    found = _interval(budget, samples.ends, *ends, seed)
     outcome = _outcome(budget, found, len(samples))
     return _verdict(budget, samples, float_value, value, outcome, loss, found)
 

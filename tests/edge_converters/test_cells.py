@@ -275,7 +275,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = before_and_behind().save(folder / "net.onnx")
     np.savez(folder / "calib.npz", inputs=sequences(80), allow_pickle=False)
     outcome = convert(
-        Request(model=str(model), output=folder / "bundle", calib=folder / "calib.npz", hop=2)
+        Request(
+            model=str(model),
+            output=folder / "bundle",
+            calib=folder / "calib.npz",
+            precisions=("float32",),
+            hop=2,
+        )
     )
     assert outcome.steps[-1].name == "cut"
     parity = outcome.steps[-1].parity
@@ -339,12 +345,24 @@ def test_a_network_that_reads_backwards_leaves_no_bundle(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "asked",
-    [{"precisions": ("int8",)}, {"formats": ("tflite",)}, {"eval": Path("eval.npz")}],
-    ids=["int8", "tflite", "eval"],
+    [{"precisions": ("as-is",)}, {"formats": ("tflite",)}],
+    ids=["as-is", "tflite"],
 )
-def test_a_cell_is_float_onnx(tmp_path: Path, asked: dict[str, Any]) -> None:
-    """What would have to be fitted to it is said not to be there."""
+def test_a_cell_is_an_onnx_file_that_is_made(tmp_path: Path, asked: dict[str, Any]) -> None:
+    """What cannot be had is said before anything is done."""
     model = classifier("GRU").save(tmp_path / "net.onnx")
 
     with pytest.raises(ConfigError, match="--stream with"):
         convert(Request(model=str(model), output=tmp_path / "bundle", hop=1, **asked))
+
+
+def test_outputs_that_a_cell_leaves_out_are_named(tmp_path: Path) -> None:
+    """Nothing is dropped in silence."""
+    model = classifier("GRU").save(tmp_path / "net.onnx")
+    proto = onnx.load(model)
+    proto.graph.output.append(helper.make_tensor_value_info("gather_5", TensorProto.FLOAT, None))
+    onnx.save(proto, model)
+
+    told = cut(str(model), str(tmp_path / "cell.onnx"), 1, [STEPS, CHANNELS])
+
+    assert "outputs gather_5 were left out" in " ".join(told["notes"])

@@ -27,6 +27,8 @@ def test_paths_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert any("sklearn" in line and "works" in line for line in lines)
     assert any("torch-weights" in line and "refused" in line for line in lines)
+    cells = [line for line in lines if line.startswith("cell with explicit state")]
+    assert [("int8" in line, "refused" in line) for line in cells] == [(True, False), (False, True)]
 
     assert main(["convert", "paths", "--json"]) == 0
     assert {one["state"] for one in json.loads(capsys.readouterr().out)} == {"works", "refused"}

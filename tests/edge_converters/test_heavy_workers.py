@@ -292,20 +292,49 @@ def test_a_network_that_cannot_be_converted_says_why(
 def test_a_recurrent_network_with_a_loop_is_not_made_integer(
     tmp_path: Path, networks: Path
 ) -> None:
-    """What kills TensorFlow's converter ends in words here."""
+    """What kills TensorFlow's converter ends in words here; where nobody insists, in float."""
+    request = Request(
+        model=str(networks / "gru.keras"),
+        output=tmp_path / "bundle",
+        calib=walks(tmp_path / "calib.npz"),
+    )
+
+    with pytest.raises(ModelError, match=r"3 graphs.*--stream N"):
+        convert(msgspec.structs.replace(request, precisions=("int8",)))
+    assert not request.output.exists()
+
+    outcome = convert(request)
+
+    assert [one.precision for one in outcome.candidates] == ["float32"]
+    assert any("int8 could not be made" in note for note in outcome.notes)
+
+
+def walks(path: Path) -> Path:
+    """Write 100 sequences of 64 steps."""
     dice = np.random.default_rng(0)
     walk = np.cumsum(dice.normal(size=(100, 64, 3)), axis=1).astype(np.float32)
-    np.savez(tmp_path / "calib.npz", inputs=walk, allow_pickle=False)
+    np.savez(path, inputs=walk, allow_pickle=False)
+    return path
 
-    with pytest.raises(BundleError, match="3 graphs"):
-        convert(
-            Request(
-                model=str(networks / "gru.keras"),
-                output=tmp_path / "bundle",
-                calib=tmp_path / "calib.npz",
-                precisions=("int8",),
-            )
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_a_cell_of_keras_becomes_integers(tmp_path: Path, networks: Path, name: str) -> None:
+    """In every precision, along sequences and along one stream."""
+    outcome = convert(
+        Request(
+            model=str(networks / f"{name}.keras"),
+            output=tmp_path / "bundle",
+            calib=walks(tmp_path / "calib.npz"),
+            hop=1,
         )
+    )
+
+    made = {one.precision: one for one in outcome.candidates}
+    assert {"float32", "float16", "dynamic", "int8"} <= made.keys()
+    assert all(one.is_sound for one in made.values())
+    assert made["dynamic"].size_bytes < made["float32"].size_bytes
+    assert made["int8"].drift[-1].last >= 1000
+    assert "QuantizeLinear" in {one.kind for one in made["int8"].operations}
 
 
 def test_a_truncated_archive_says_so(tmp_path: Path, networks: Path) -> None:

@@ -7,7 +7,7 @@ import typing
 import pytest
 
 from edge_converters.contracts import Format, Kind
-from edge_converters.paths import PATHS, Route, formats_of, route, usual_formats_of
+from edge_converters.paths import NETWORKS, PATHS, Route, formats_of, route, usual_formats_of
 from edge_converters.workers.environments import ENVIRONMENTS
 from edge_runtime.errors import BundleError
 
@@ -27,6 +27,30 @@ SHOWN = {
     ("torch-module", "onnx"),
     ("torch-pickle", "onnx"),
 }
+
+
+# Where integers of each are proven, or refused.
+SHOWN_NETWORKS = {
+    ("without state, one output or several", "onnx"): "test_outputs",
+    ("without state, one output or several", "tflite"): "test_outputs",
+    ("recurrent, window by window", "onnx"): "test_streams",
+    ("recurrent, window by window", "tflite"): "test_heavy_workers",
+    ("cell with explicit state", "onnx"): "test_streams",
+    ("cell with explicit state", "tflite"): "test_cells",
+    ("cell with state in resource variables", "tflite"): "test_streams",
+    ("with branches or loops (If, Loop, Scan)", "onnx"): "quantise/test_real_models",
+}
+
+
+def test_every_kind_of_network_is_shown_by_a_test() -> None:
+    """Each once, and what has no integers says what to do instead."""
+    named = [(one.network, one.format) for one in NETWORKS]
+
+    assert len(set(named)) == len(named)
+    assert set(named) == SHOWN_NETWORKS.keys()
+    for one in NETWORKS:
+        assert ("int8" in one.precisions) == (one.state == "works")
+        assert bool(one.remedy) == (one.state == "refused")
 
 
 def test_the_table_names_every_pair_once() -> None:

@@ -10,6 +10,7 @@ from statistics import median
 import msgspec
 import numpy as np
 
+from edge_converters.outputs import further_outputs, led_by
 from edge_converters.quantise.contracts import Format
 from edge_runtime.backends import load_session
 from edge_runtime.backends.blocks import in_blocks
@@ -17,7 +18,7 @@ from edge_runtime.errors import ShapeError
 from edge_runtime.pipeline.quantise import dequantise, quantise
 from edge_runtime.ports import Session, SessionOptions
 
-__all__ = ["answer", "check_windows", "latency_s"]
+__all__ = ["answer", "answer_all", "check_windows", "latency_s"]
 
 
 # A session of LiteRT proves at first that a batch answers like its rows, which takes longer
@@ -52,24 +53,37 @@ def check_windows(windows: np.ndarray, name: str, shape: Sequence[int | None]) -
 def answer(
     kind: Format, model: bytes, windows: np.ndarray, options: SessionOptions | None = None
 ) -> np.ndarray:
-    """Return the first output for each window, shape (n, …), real values, float64.
-
-    A model with state begins without, and carries it from window to window.
+    """Return the first output for each window, real values, float64.
 
     Args:
         kind: Of the file.
         model: The file.
-        windows: Shape (n, …), float32.
+        windows: Shape (n, …), or (n, steps, …) for a model with explicit state, which
+            begins each of the n sequences without and carries it from step to step; float32.
         options: How it is fed; None for a model with one input.
+
+    Returns:
+        Shape (n, …), or (n, steps, …).
 
     Raises:
         ShapeError: ``windows`` does not fit the model.
         ModelError: The runtime cannot open or run it.
     """
-    with closing(_open(kind, model, windows, options)) as session:
-        integers = quantise(windows, session.inputs[0])
-        rows = _ROWS.get(kind, max(1, len(windows)))
-        return dequantise(in_blocks(session.run, integers, rows), session.outputs[0])
+    has_state = options is not None and bool(options.state.tensors)
+    sequences = windows if has_state else windows[np.newaxis]
+    with closing(_open(kind, model, sequences[0], options)) as session:
+        answers = np.stack([_answered(kind, session, one) for one in sequences])
+    return answers if has_state else np.asarray(answers[0])
+
+
+def answer_all(
+    kind: Format, model: bytes, windows: np.ndarray, options: SessionOptions | None = None
+) -> tuple[np.ndarray, ...]:
+    """Return what every output says, state apart; the first is the one that decides."""
+    state = (options or SessionOptions()).state
+    places = further_outputs(kind, model, state).values()
+    files = (model, *(led_by(kind, model, one) for one in places))
+    return tuple(answer(kind, one, windows, options) for one in files)
 
 
 def latency_s(
@@ -94,6 +108,14 @@ def latency_s(
             return time.perf_counter() - start
 
         return min(_median(ask, calls) for _ in range(3))
+
+
+def _answered(kind: Format, session: Session, windows: np.ndarray) -> np.ndarray:
+    """Return the first output for windows that follow each other, from no state."""
+    session.reset()
+    integers = quantise(windows, session.inputs[0])
+    rows = _ROWS.get(kind, max(1, len(windows)))
+    return dequantise(in_blocks(session.run, integers, rows), session.outputs[0])
 
 
 def _median(ask: Callable[[int], float], calls: int) -> float:

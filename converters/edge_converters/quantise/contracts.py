@@ -6,6 +6,7 @@ nothing else of ONNX or TFLite.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -60,16 +61,28 @@ class Samples(msgspec.Struct, frozen=True, eq=False):
     """Windows as the model sees them, and what is true of each.
 
     Attributes:
-        windows: Features, shape (n, …) as the model's input without its batch axis, float32.
+        windows: Features, shape (n, …) as the model's input without its batch axis, float32;
+            (n, steps, …) for a model with state, which is asked sequences.
         truth: Shape (n,): class numbers, 0 or 1 for an anomaly, or values; None
             where nobody knows.
+        is_stream: Whether they are sequences; what a sequence is, its last step says.
     """
 
     windows: np.ndarray
     truth: np.ndarray | None = None
+    is_stream: bool = False
 
     def __len__(self) -> int:
         return len(self.windows)
+
+    @property
+    def ends(self) -> Samples:
+        """The last step of every sequence, which truth is about; windows are their own."""
+        return Samples(self.windows[:, -1], self.truth) if self.is_stream else self
+
+    def ends_of(self, outputs: np.ndarray) -> np.ndarray:
+        """Return the outputs that truth is about, shape (n, …)."""
+        return outputs[:, -1] if self.is_stream else outputs
 
 
 class TensorStatistics(msgspec.Struct, frozen=True):
@@ -236,7 +249,14 @@ class Quantiser(Protocol):
         ...
 
     def run(self, model: bytes, windows: np.ndarray) -> np.ndarray:
-        """Answer windows with ``model`` as a device would, shape (n, …), real values."""
+        """Answer windows with ``model`` as a device would, shape (n, …), real values.
+
+        A model with state takes and answers sequences, shape (n, steps, …).
+        """
+        ...
+
+    def run_all(self, model: bytes, windows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Answer windows with every output of ``model``, the deciding one first."""
         ...
 
     def scales(self, model: bytes) -> dict[str, Scale]:
@@ -264,7 +284,7 @@ class Budget(msgspec.Struct, frozen=True):
 
 
 class Ranking(msgspec.Struct, frozen=True):
-    """How much one operator hurts when it alone is int8: SNR of the output in dB."""
+    """How much one operator hurts when it alone is int8: lowest SNR of an output in dB."""
 
     operator: str
     snr_db: float
@@ -278,6 +298,7 @@ class Candidate(msgspec.Struct, frozen=True):
         model: The file.
         value: The metric on the search's samples; None where it was not measured.
         snr_db: Output against float; infinite for float itself.
+        others_db: The lowest SNR among its other outputs; infinite without any.
         latency_s: Median of single calls on this machine; None where not asked.
     """
 
@@ -285,6 +306,7 @@ class Candidate(msgspec.Struct, frozen=True):
     model: bytes
     value: float | None = None
     snr_db: float | None = None
+    others_db: float = math.inf
     latency_s: float | None = None
 
 

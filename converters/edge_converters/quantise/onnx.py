@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edge_converters.quantise.answers import answer, check_windows
+from edge_converters.quantise.answers import answer, answer_all, check_windows
 from edge_converters.quantise.contracts import (
     Calibration,
     Cure,
@@ -24,16 +24,21 @@ from edge_converters.quantise.contracts import (
 from edge_converters.quantise.equalise import equalised, find_factors
 from edge_converters.quantise.onnx_graph import (
     constants_of,
+    drop_unused,
     fix_batch,
+    inferred,
     operators_of,
     pairs_of,
     prepare,
     set_constants,
     units_of,
     weight_axis,
+    weights_of,
 )
 from edge_converters.quantise.recipes import recipe_for
+from edge_converters.quantise.recurrent import RECURRENT, unfold
 from edge_converters.quantise.statistics import Gathered
+from edge_runtime.backends.onnx_state import Carried
 from edge_runtime.errors import EdgeError, ModelError
 from edge_runtime.ports import SessionOptions
 
@@ -48,11 +53,14 @@ _FLOAT = onnx.TensorProto.FLOAT
 class OnnxQuantiser:
     """One float ONNX model, and the files that can be made of it; a `Quantiser`.
 
-    Input and output stay float: the graph quantises what it is given.
+    Input, output and state stay float: the graph quantises what it is given.
+    A recurrent operator of one step becomes integer products with float gates between
+    them; one of several steps has integers for its weights alone.
 
     Args:
         model: A complete ``.onnx`` file.
-        options: How it is fed; None for a model with one input.
+        options: How it is fed; None for a model with one input. With state it is asked
+            sequences, shape (n, steps, …), and begins each with none.
 
     Raises:
         ModelError: It is none, or its operator set is older than 13.
@@ -62,7 +70,8 @@ class OnnxQuantiser:
 
     def __init__(self, model: bytes, options: SessionOptions | None = None) -> None:
         self.model = model
-        self._options = options
+        self._options = options or SessionOptions()
+        self._state = self._options.state
         self._graph = prepare(model)
         units = units_of(self._graph, _quantisable())
         self._units = {unit.name: unit for unit in units}
@@ -73,11 +82,12 @@ class OnnxQuantiser:
         """Run the float model and keep the statistics of every float tensor.
 
         Args:
-            windows: Shape (n, …), float32; n at least 1.
+            windows: Shape (n, …), or (n, steps, …) for a model with state, which is
+                carried from step to step; float32, n at least 1.
 
         Raises:
             ShapeError: ``windows`` does not fit the input.
-            ModelError: A value is not finite, or the model has further inputs.
+            ModelError: A value is not finite, or the model has inputs that nobody fills.
         """
         self._check_inputs()
         self._check_shape(windows)
@@ -93,14 +103,39 @@ class OnnxQuantiser:
         self, windows: np.ndarray, factors: Mapping[str, Sequence[float]]
     ) -> dict[str, TensorStatistics]:
         session, names = self._open_all(factors)
-        feed = session.get_inputs()[0].name
-        gathered = {name: Gathered(name) for name in (feed, *names)}
-        for first in range(0, len(windows), self._block()):
-            block = windows[first : first + self._block()]
-            gathered[feed].add(block)
-            for name, values in zip(names, session.run(names, {feed: block}), strict=True):
+        gathered = {name: Gathered(name) for name in (self._entry.name, *names)}
+        for sequence in windows if self._has_state else [windows]:
+            for name, values in self._seen(session, names, sequence):
                 gathered[name].add(values)
         return {name: one.statistics() for name, one in gathered.items()}
+
+    def _seen(
+        self, session: Any, names: Sequence[str], windows: np.ndarray
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the values of tensors, from windows that follow each other from no state.
+
+        Steps of a sequence come together: each is a few values, and counting them costs
+        more than computing them.
+        """
+        entry, carried = self._entry.name, self._carried()
+        steps = []
+        for first in range(0, len(windows), self._block()):
+            block = windows[first : first + self._block()]
+            answers = session.run([*names, *carried.outputs], {entry: block, **carried.feed()})
+            carried.take(answers[len(names) :])
+            steps.append(answers[: len(names)])
+            if not self._has_state:
+                yield from zip(names, steps.pop(), strict=True)
+        yield entry, windows
+        if steps:
+            yield from zip(names, map(np.stack, zip(*steps, strict=True)), strict=True)
+
+    def _carried(self) -> Carried:
+        return Carried(self.format, dict(map(_array_of, self._graph.graph.input)), self._state)
+
+    @property
+    def _has_state(self) -> bool:
+        return bool(self._state.tensors)
 
     def recipe(
         self,
@@ -142,6 +177,10 @@ class OnnxQuantiser:
         """Answer windows with ``model`` as a device would, shape (n, …), real values."""
         return answer(self.format, model, windows, self._options)
 
+    def run_all(self, model: bytes, windows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Answer windows with every output of ``model``, the deciding one first."""
+        return answer_all(self.format, model, windows, self._options)
+
     def scales(self, model: bytes) -> dict[str, Scale]:
         """Read the scales of all integer constants and activations of ``model``."""
         graph = onnx.load_from_string(model)
@@ -154,8 +193,10 @@ class OnnxQuantiser:
 
     def weights(self, factors: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
         """Return the float constants of products and convolutions, by tensor."""
-        constants = constants_of(self._copy(factors))
-        names = [node.input[1] for node in self._graph.graph.node if weight_axis(node) is not None]
+        model = self._copy(factors)
+        self._unfold(model, set())
+        constants = constants_of(model)
+        names = [name for node in model.graph.node for name in weights_of(node)]
         return {name: constants[name] for name in names if name in constants}
 
     # --- files ----------------------------------------------------------------------
@@ -166,7 +207,8 @@ class OnnxQuantiser:
         if not self.operators:
             raise ModelError(
                 f"nothing in the ONNX model can be made {recipe.precision}",
-                expected="products or convolutions outside of branches and loops",
+                expected="products, convolutions or recurrent operators outside of branches "
+                "and loops",
                 remedy="Choose float16, or keep the model float.",
             )
         return self._dynamic(recipe) if recipe.precision == "dynamic" else self._static(recipe)
@@ -198,20 +240,40 @@ class OnnxQuantiser:
         )
         quantizer.quantize_model()
         model = quantizer.model.model
-        # Integer convolutions that find their scales at run time are slower than float ones.
-        convolutions = {one.name for one in self.operators if one.kind.startswith("Conv")}
-        _quantise_weights(model, convolutions - recipe.cures.keys(), recipe)
+        # Integer convolutions that find their scales at run time are slower than float
+        # ones, and there are none of recurrent operators.
+        stored = {
+            name
+            for name, unit in self._units.items()
+            if unit.kind.startswith("Conv") or unit.is_recurrent
+        }
+        _quantise_weights(model, stored - recipe.cures.keys(), recipe)
         fix_batch(model)
         return bytes(model.SerializeToString())
 
     def _static(self, recipe: Recipe) -> bytes:
         excluded = self._excluded(recipe)
         model = self._copy(recipe.factors)
+        products, gates = self._unfold(model, set(recipe.cures))
+        excluded |= gates
         if len(excluded) < len(model.graph.node):
-            model = _with_qdq(model, recipe, sorted(excluded))
+            model = _with_qdq(inferred(model), recipe, sorted(excluded))
+            _leave_sums(model, products)
         kept = {name for name, cure in recipe.cures.items() if cure == "weights"}
-        _quantise_weights(model, kept, recipe)
+        left = {one.name for one in model.graph.node if one.op_type in RECURRENT}
+        _quantise_weights(model, kept | (left - recipe.cures.keys()), recipe)
         return bytes(model.SerializeToString())
+
+    def _unfold(self, model: onnx.ModelProto, kept: set[str]) -> tuple[set[str], set[str]]:
+        """Unfold recurrent operators of one step; return their products and their gates."""
+        products, gates = set[str](), set[str]()
+        for name, unit in self._units.items():
+            if unit.is_one_step and name not in kept:
+                found = unfold(model, name)
+                products |= found[0]
+                gates |= found[1]
+        drop_unused(model)
+        return products, gates
 
     def _excluded(self, recipe: Recipe) -> set[str]:
         """Return the nodes that stay float, activations behind them included."""
@@ -227,29 +289,42 @@ class OnnxQuantiser:
     # --- calibration ----------------------------------------------------------------
 
     def _check_inputs(self) -> None:
-        names = [port.name for port in self._graph.graph.input]
-        if len(names) > 1:
+        names = [port.name for port in self._entries()]
+        if len(names) != 1:
             raise ModelError(
-                f"the ONNX model has the inputs {', '.join(names)}",
+                f"nobody fills the inputs {', '.join(names[1:])}",
                 where="calibration",
-                expected="one input: windows do not tell what state will be",
-                remedy="Choose float32, float16 or dynamic.",
+                expected="one window, and state or a constant for every other input",
+                remedy="Name inputs and outputs of state alike, such as h_in and h_out; or "
+                "give a constant.",
             )
 
     def _check_shape(self, windows: np.ndarray) -> None:
-        port = self._graph.graph.input[0]
-        sizes = [size.dim_value or None for size in port.type.tensor_type.shape.dim]
-        check_windows(windows, port.name, sizes[1:])
+        sizes = [size.dim_value or None for size in self._entry.type.tensor_type.shape.dim]
+        steps = windows.reshape(-1, *windows.shape[2:]) if self._has_state else windows
+        check_windows(steps, self._entry.name, sizes[1:])
+
+    def _entries(self) -> list[onnx.ValueInfoProto]:
+        """Return the inputs that neither state nor a constant fills."""
+        filled = {one.input for one in self._state.tensors} | self._state.constants.keys()
+        return [port for port in self._graph.graph.input if port.name not in filled]
+
+    @property
+    def _entry(self) -> onnx.ValueInfoProto:
+        return self._entries()[0]
 
     def _block(self) -> int:
-        size = self._graph.graph.input[0].type.tensor_type.shape.dim[0]
-        return size.dim_value or _BLOCK_WINDOWS
+        if self._has_state:
+            return 1
+        return self._entry.type.tensor_type.shape.dim[0].dim_value or _BLOCK_WINDOWS
 
     def _open_all(self, factors: Mapping[str, Sequence[float]]) -> tuple[Any, list[str]]:
         """Open the float model with all its float tensors as outputs."""
         import onnxruntime
 
         model = self._copy(factors)
+        self._unfold(model, set())
+        model = inferred(model)
         answers = {port.name for port in model.graph.output}
         inner = [
             value
@@ -298,6 +373,23 @@ def _with_qdq(model: onnx.ModelProto, recipe: Recipe, excluded: list[str]) -> on
     return quantizer.model.model
 
 
+def _leave_sums(model: onnx.ModelProto, products: set[str]) -> None:
+    """Take integers away from the sums of a cell's products, which its float gates read.
+
+    Their largest values decide the scale, and the small ones of a state that has just
+    begun would get few steps of it: 6 dB in the first steps.
+    """
+    nodes = {one.output[0]: one for one in model.graph.node}
+    for name in products:
+        undo = nodes[f"{name}_DequantizeLinear_Output"]
+        do = nodes[undo.input[0]]
+        for node in model.graph.node:
+            node.input[:] = [do.input[0] if one == undo.output[0] else one for one in node.input]
+        model.graph.node.remove(do)
+        model.graph.node.remove(undo)
+    drop_unused(model)
+
+
 def _quantisable() -> frozenset[str]:
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
@@ -325,7 +417,7 @@ def _weight_scales(model: onnx.ModelProto, recipe: Recipe) -> Iterator[tuple[str
     zero_point = 0 if recipe.integers == "int8" else _MIDDLE
     for node in model.graph.node:
         axis = weight_axis(node)
-        if axis is None or node.input[1] not in constants:
+        if axis is None or node.op_type in RECURRENT or node.input[1] not in constants:
             continue
         weights = constants[node.input[1]]
         if weights.ndim <= axis:
@@ -345,21 +437,19 @@ def _quantise_weights(model: onnx.ModelProto, names: set[str], recipe: Recipe) -
     """Store the weights of some nodes as integers that the graph makes float again."""
     constants = constants_of(model)
     for node in list(model.graph.node):
-        axis = weight_axis(node)
-        if node.name not in names or axis is None or node.input[1] not in constants:
+        if node.name not in names:
             continue
-        name = node.input[1]
-        given = recipe.scales.get(name)
-        _store(model, node, constants[name], axis if recipe.per_channel else None, given)
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [one for one in model.graph.initializer if one.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+        axis = weight_axis(node) if recipe.per_channel else None
+        for name in weights_of(node):
+            if name in constants:
+                _store(model, node, name, constants[name], axis, recipe.scales.get(name))
+    drop_unused(model)
 
 
 def _store(
     model: onnx.ModelProto,
     node: onnx.NodeProto,
+    name: str,
     weights: np.ndarray,
     axis: int | None,
     given: Scale | None,
@@ -368,7 +458,6 @@ def _store(
     shape = [-1 if place == axis else 1 for place in range(weights.ndim)]
     spread = scale if axis is None else scale.reshape(shape)
     integers = np.clip(np.rint(weights / spread), -_LARGEST, _LARGEST).astype(np.int8)
-    name = node.input[1]
     stored = {
         f"{name}_quantized": integers,
         f"{name}_scale": scale if axis is not None else scale.reshape(()),
@@ -382,7 +471,7 @@ def _store(
     attributes = {} if axis is None else {"axis": axis}
     undo = helper.make_node("DequantizeLinear", list(stored), [restored], restored, **attributes)
     model.graph.node.insert(0, undo)
-    node.input[1] = restored
+    node.input[list(node.input).index(name)] = restored
 
 
 def _weight_scale(weights: np.ndarray, axis: int | None) -> np.ndarray:
@@ -392,6 +481,13 @@ def _weight_scale(weights: np.ndarray, axis: int | None) -> np.ndarray:
     scale = np.atleast_1d(largest / np.float32(_LARGEST)).astype(np.float32)
     scale[scale == 0] = 1.0
     return scale
+
+
+def _array_of(port: onnx.ValueInfoProto) -> tuple[str, tuple[tuple[int, ...], str]]:
+    """Return name, shape and dtype of an input; free axes are 1."""
+    tensor = port.type.tensor_type
+    shape = tuple(size.dim_value or 1 for size in tensor.shape.dim)
+    return port.name, (shape, str(helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
 
 
 def _scale(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> Scale:

@@ -11,18 +11,22 @@ from onnx import numpy_helper
 
 from edge_converters.quantise.contracts import Operator
 from edge_converters.quantise.equalise import Pair
+from edge_converters.quantise.recurrent import RECURRENT, WEIGHTS, is_one_step
 from edge_runtime.errors import ModelError
 
 __all__ = [
     "Unit",
     "constants_of",
+    "drop_unused",
     "fix_batch",
+    "inferred",
     "operators_of",
     "pairs_of",
     "prepare",
     "set_constants",
     "units_of",
     "weight_axis",
+    "weights_of",
 ]
 
 _LEAST_OPSET = 13
@@ -34,10 +38,25 @@ _OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1}
 
 
 class Unit(msgspec.Struct, frozen=True):
-    """A node that can be quantised, and the activation behind it, which lives and dies with it."""
+    """A node that can be quantised, and the activation behind it, which lives and dies with it.
+
+    Attributes:
+        name: Of the node.
+        nodes: Names of both.
+        kind: Operator type of the node.
+        is_one_step: Whether it is a recurrent operator that can be unfolded; one that
+            cannot has integers for its weights alone.
+    """
 
     name: str
     nodes: tuple[str, ...]
+    kind: str
+    is_one_step: bool = False
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether it is a recurrent operator."""
+        return self.kind in RECURRENT
 
 
 def prepare(model: bytes) -> onnx.ModelProto:
@@ -50,7 +69,7 @@ def prepare(model: bytes) -> onnx.ModelProto:
     try:
         graph = onnx.load_from_string(model)
         onnx.checker.check_model(graph)
-        graph = _inferred(graph)
+        graph = inferred(graph)
     except Exception as error:
         raise ModelError(
             f"this is no ONNX model that can be quantised: {error}",
@@ -61,7 +80,7 @@ def prepare(model: bytes) -> onnx.ModelProto:
     _fold_weights(graph)
     _join_products(graph)
     _name_nodes(graph)
-    return _inferred(graph)
+    return inferred(graph)
 
 
 def constants_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -76,7 +95,7 @@ def units_of(model: onnx.ModelProto, kinds: frozenset[str]) -> tuple[Unit, ...]:
         model: From `prepare`.
         kinds: Operators that can be.
     """
-    return tuple(_units(model, kinds - _MOVES))
+    return tuple(_units(model, (kinds - _MOVES) | RECURRENT))
 
 
 def operators_of(model: onnx.ModelProto, units: Sequence[Unit]) -> tuple[Operator, ...]:
@@ -105,9 +124,19 @@ def weight_axis(node: onnx.NodeProto) -> int | None:
     """Return the axis of output channels in a node's weights; None for one without weights."""
     if node.op_type in _OUTPUT_AXIS:
         return _OUTPUT_AXIS[node.op_type]
+    if node.op_type in RECURRENT:
+        return 1
     if node.op_type == "Gemm":
         return 0 if any(one.name == "transB" and one.i for one in node.attribute) else 1
     return 1 if node.op_type == "MatMul" else None
+
+
+def weights_of(node: onnx.NodeProto) -> tuple[str, ...]:
+    """Return the names of a node's weights, whether or not they are constants."""
+    if weight_axis(node) is None:
+        return ()
+    places = WEIGHTS if node.op_type in RECURRENT else WEIGHTS[:1]
+    return tuple(node.input[place] for place in places)
 
 
 def fix_batch(model: onnx.ModelProto) -> None:
@@ -124,12 +153,21 @@ def fix_batch(model: onnx.ModelProto) -> None:
     del model.graph.value_info[:]
 
 
-# --- preparing ----------------------------------------------------------------------
-
-
-def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+def inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with the shapes that follow from its inputs."""
     del model.graph.value_info[:]
     return onnx.shape_inference.infer_shapes(model)
+
+
+def drop_unused(model: onnx.ModelProto) -> None:
+    """Drop the constants that no node reads."""
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [one for one in model.graph.initializer if one.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+# --- preparing ----------------------------------------------------------------------
 
 
 def _check_opset(model: onnx.ModelProto) -> None:
@@ -158,7 +196,7 @@ def _fold_weights(model: onnx.ModelProto) -> None:
             folded = numpy_helper.from_array(_dequantised(node, constants), node.output[0])
             model.graph.initializer.append(folded)
             model.graph.node.remove(node)
-    _drop_unused(model)
+    drop_unused(model)
 
 
 def _dequantised(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> np.ndarray:
@@ -168,13 +206,6 @@ def _dequantised(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -
     shift = zero[0].astype(np.int32).reshape(shape) if zero else 0
     result: np.ndarray = (values.astype(np.int32) - shift) * scale.reshape(shape)
     return result.astype(np.float32)
-
-
-def _drop_unused(model: onnx.ModelProto) -> None:
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [one for one in model.graph.initializer if one.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
 
 
 def _join_products(model: onnx.ModelProto) -> None:
@@ -222,13 +253,19 @@ def _name_nodes(model: onnx.ModelProto) -> None:
 
 def _units(model: onnx.ModelProto, kinds: frozenset[str]) -> Iterator[Unit]:
     uses, seen = _uses(model), set[str]()
+    constants, shapes = constants_of(model), _shapes(model)
     for node in model.graph.node:
         if node.name in seen or node.op_type not in kinds:
+            continue
+        if node.op_type in RECURRENT:
+            if constants.keys() >= set(weights_of(node)):
+                is_short = is_one_step(node, shapes.get(node.input[0], ()), constants)
+                yield Unit(node.name, (node.name,), node.op_type, is_short)
             continue
         after = _only_user(uses, node, model)
         group = [node] + ([after] if after is not None and after.op_type in _ACTIVATIONS else [])
         seen |= {one.name for one in group}
-        yield Unit(node.name, tuple(one.name for one in group))
+        yield Unit(node.name, tuple(one.name for one in group), node.op_type)
 
 
 def _pairs(model: onnx.ModelProto) -> Iterator[Pair]:
@@ -266,13 +303,14 @@ def _operator(
     constants: dict[str, np.ndarray],
     shapes: dict[str, tuple[int, ...]],
 ) -> Operator:
-    shape = shapes.get(last.output[0], ())
-    name = node.input[1] if weight_axis(node) is not None else ""
-    weights = constants[name].size if name in constants else 0
+    # A recurrent operator need not give out every step.
+    output = next(name for name in last.output if name)
+    shape = shapes.get(output, ())
+    weights = sum(constants[name].size for name in weights_of(node) if name in constants)
     return Operator(
         name=unit.name,
         kind=node.op_type,
-        output=last.output[0],
+        output=output,
         shape=shape,
         weights=weights,
         macs=_macs(node, weights, shape),
@@ -305,6 +343,6 @@ def _uses(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
 def _only_user(
     uses: dict[str, list[onnx.NodeProto]], node: onnx.NodeProto, model: onnx.ModelProto
 ) -> onnx.NodeProto | None:
-    users = uses.get(node.output[0], [])
+    users = uses.get(node.output[0], []) if node.output[0] else []
     is_answer = any(node.output[0] == port.name for port in model.graph.output)
     return users[0] if len(users) == 1 and not is_answer else None

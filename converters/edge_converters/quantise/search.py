@@ -7,12 +7,13 @@ stay float, and give back what was too much.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from edge_converters.metrics import is_within, snr_db, value_of
+from edge_converters.metrics import GARBAGE_DB, is_within, snr_db, value_of
 from edge_converters.quantise.contracts import (
     Budget,
     Calibration,
@@ -96,8 +97,8 @@ class _Trials:
         self.weights = {one.name: one.weights for one in quantiser.operators}
         self.evaluations = 0
         self._calibration, self._samples, self._budget = calibration, samples, budget
-        self._reference = quantiser.run(quantiser.model, samples.windows)
-        self.float_value = value_of(budget, samples, self._reference, self._reference)
+        self._reference = quantiser.run_all(quantiser.model, samples.windows)
+        self.float_value = self._value(self._reference[0])
         self._is_equalised = True
         self._made: dict[tuple[tuple[str, Cure], ...], Candidate] = {}
 
@@ -119,26 +120,34 @@ class _Trials:
         return self._made[key]
 
     def is_within(self, cures: Mapping[str, Cure]) -> bool:
-        """Return whether such a file keeps the budget."""
-        value = self.of(cures).value
-        return value is not None and is_within(self._budget, self.float_value, value)
+        """Return whether such a file keeps the budget, and its other outputs mean something."""
+        found = self.of(cures)
+        is_kept = found.value is not None and is_within(self._budget, self.float_value, found.value)
+        return is_kept and found.others_db >= GARBAGE_DB
 
     def alone_db(self, name: str) -> float:
-        """Return the SNR of the output when ``name`` alone is int8, on a part of the samples."""
+        """Return the lowest SNR of an output when ``name`` alone is int8, on some samples."""
         windows = self._samples.windows[:_RANKING_WINDOWS]
         cures: _Cures = {other: "float" for other in self.names if other != name}
         model = self._make(cures).model
-        return snr_db(self._reference[: len(windows)], self.quantiser.run(model, windows))
+        found = self.quantiser.run_all(model, windows)
+        pairs = zip(self._reference, found, strict=True)
+        return min(snr_db(wanted[: len(windows)], one) for wanted, one in pairs)
 
     def _run(self, cures: Mapping[str, Cure]) -> Candidate:
         made = self._make(cures)
-        outputs = self.quantiser.run(made.model, self._samples.windows)
+        outputs = self.quantiser.run_all(made.model, self._samples.windows)
+        first, *others = map(snr_db, self._reference, outputs)
         return Candidate(
             recipe=made.recipe,
             model=made.model,
-            value=value_of(self._budget, self._samples, self._reference, outputs),
-            snr_db=snr_db(self._reference, outputs),
+            value=self._value(outputs[0]),
+            snr_db=first,
+            others_db=min(others, default=math.inf),
         )
+
+    def _value(self, outputs: np.ndarray) -> float:
+        return value_of(self._budget, self._samples, self._reference[0], outputs)
 
     def _make(self, cures: Mapping[str, Cure]) -> Candidate:
         self.evaluations += 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_converters.quantise.answers import answer, check_windows
+from edge_converters.quantise.answers import answer, answer_all, check_windows
 from edge_converters.quantise.contracts import (
     INPUT,
     OUTPUT,
@@ -132,6 +132,10 @@ class TFLiteQuantiser:
     def run(self, model: bytes, windows: np.ndarray) -> np.ndarray:
         """Answer windows with ``model`` as a device would, shape (n, …), real values."""
         return answer(self.format, model, windows)
+
+    def run_all(self, model: bytes, windows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Answer windows with every output of ``model``, the deciding one first."""
+        return answer_all(self.format, model, windows)
 
     def scales(self, model: bytes) -> dict[str, Scale]:
         """Read the scales of all integer tensors of ``model``."""

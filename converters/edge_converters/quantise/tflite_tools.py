@@ -168,6 +168,6 @@ def graph_of(tools: Tools, model: bytes) -> Any:
         raise ModelError(
             f"the TFLite model has {count} graphs and {inputs} inputs",
             expected="one graph with one input",
-            remedy="Cut a recurrent model into a step with explicit state, or keep it float.",
+            remedy="Cut a recurrent model into an ONNX cell with --stream N, or keep it float.",
         )
     return graph

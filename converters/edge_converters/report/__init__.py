@@ -3,6 +3,7 @@
 from edge_converters.report.contents import (
     CandidateRow,
     CoverageRow,
+    DriftRow,
     MemoryRow,
     ModelCard,
     OperatorRow,
@@ -20,6 +21,7 @@ from edge_converters.report.page import page_of
 __all__ = [
     "CandidateRow",
     "CoverageRow",
+    "DriftRow",
     "MemoryRow",
     "ModelCard",
     "OperatorRow",

@@ -26,6 +26,7 @@ from edge_runtime.errors import BundleError
 __all__ = [
     "CandidateRow",
     "CoverageRow",
+    "DriftRow",
     "MemoryRow",
     "ModelCard",
     "OperatorRow",
@@ -91,6 +92,7 @@ class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         candidate: Name of the file.
         runtime: Such as ``litert 2.3.0``.
+        output: Which output, where it is not the one that decides.
         is_sound: Whether it runs there and answers as it should.
         snr_db: Against the float answers; None where they are equal to the byte.
         largest: Largest absolute difference, in units of the output.
@@ -102,6 +104,7 @@ class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
 
     candidate: str
     runtime: str
+    output: str = ""
     is_sound: bool
     snr_db: float | None = None
     largest: float | None = None
@@ -109,6 +112,26 @@ class ParityRow(msgspec.Struct, frozen=True, kw_only=True):
     saturated: float | None = None
     windows: int = 0
     reason: str = ""
+
+
+class DriftRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One cell in a part of one stream, beside the float cell; neither is ever reset.
+
+    Attributes:
+        candidate: Name of the file.
+        first: Step that the part begins with, from 1.
+        last: Step that it ends with.
+        output_db: SNR of the output, dB; None where it is equal to the byte.
+        state_db: The same of the state.
+        largest: Largest absolute difference of the output, in its units.
+    """
+
+    candidate: str
+    first: int
+    last: int
+    output_db: float | None
+    state_db: float | None
+    largest: float
 
 
 class OperatorRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,6 +222,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         metric: What the table's values are; None without evaluation data.
         candidates: Every file that was made.
         parity: Every file on every runtime it was tried on.
+        drift: Every quantised cell along one stream; empty for models without state.
         operators: Of the model; empty where nothing was quantised.
         coverage: Operators of the chosen file.
         runtimes: Which were asked whether they know these.
@@ -216,6 +240,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     metric: MetricName | None = None
     candidates: tuple[CandidateRow, ...] = ()
     parity: tuple[ParityRow, ...] = ()
+    drift: tuple[DriftRow, ...] = ()
     operators: tuple[OperatorRow, ...] = ()
     coverage: tuple[CoverageRow, ...] = ()
     runtimes: tuple[str, ...] = ()

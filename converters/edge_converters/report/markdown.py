@@ -11,6 +11,7 @@ from edge_converters.report.words import (
     candidate_table,
     card_lines,
     coverage_table,
+    drift_table,
     memory_table,
     operator_table,
     parity_table,
@@ -34,6 +35,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _section(target_title(report), target_table(report))
     yield from _list("Data", [str(one) for one in report.findings])
     yield from _section("Parity", parity_table(report.parity))
+    yield from _section("Drift along one stream", drift_table(report.drift))
     yield from _section("Operators", operator_table(report.operators))
     yield from _section("Operator coverage", coverage_table(report))
     yield from _section("Memory", memory_table(report.memory))

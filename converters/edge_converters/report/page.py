@@ -13,6 +13,7 @@ from edge_converters.report.words import (
     candidate_table,
     card_lines,
     coverage_table,
+    drift_table,
     memory_table,
     number_text,
     operator_table,
@@ -69,6 +70,7 @@ def _body(report: Report) -> Iterator[str]:
     yield from _plots(report)
     yield from _list("Data", [str(one) for one in report.findings])
     yield from _table("Parity", parity_table(report.parity))
+    yield from _table("Drift along one stream", drift_table(report.drift))
     yield from _operators(report.operators)
     yield from _table("Operator coverage", coverage_table(report))
     yield from _table("Memory", memory_table(report.memory))

@@ -8,6 +8,7 @@ from edge_converters.latency import TargetLatency
 from edge_converters.report.contents import (
     CandidateRow,
     CoverageRow,
+    DriftRow,
     MemoryRow,
     OperatorRow,
     ParityRow,
@@ -21,6 +22,7 @@ __all__ = [
     "candidate_table",
     "card_lines",
     "coverage_table",
+    "drift_table",
     "memory_table",
     "number_text",
     "operator_table",
@@ -56,6 +58,12 @@ def parity_table(rows: Sequence[ParityRow]) -> Table:
     """Show every file on every runtime."""
     heads = ("file", "runtime", "sound", "SNR dB", "largest", "same class", "clipped", "windows")
     return (*heads, "why not"), [_parity(one) for one in rows]
+
+
+def drift_table(rows: Sequence[DriftRow]) -> Table:
+    """Show how far each cell is from the float one, the further the stream goes."""
+    heads = ("file", "steps", "output SNR dB", "state SNR dB", "largest")
+    return heads, [_drift(one) for one in rows]
 
 
 def operator_table(rows: Sequence[OperatorRow]) -> Table:
@@ -140,7 +148,7 @@ def _verdict(one: CandidateRow) -> str:
 def _parity(one: ParityRow) -> tuple[str, ...]:
     return (
         one.candidate,
-        one.runtime,
+        f"{one.runtime}, output {one.output}" if one.output else one.runtime,
         "yes" if one.is_sound else "NO",
         "same" if one.is_sound and one.snr_db is None else number_text(one.snr_db),
         number_text(one.largest),
@@ -149,6 +157,11 @@ def _parity(one: ParityRow) -> tuple[str, ...]:
         str(one.windows),
         one.reason,
     )
+
+
+def _drift(one: DriftRow) -> tuple[str, ...]:
+    ratios = ("same" if db is None else f"{db:.1f}" for db in (one.output_db, one.state_db))
+    return (one.candidate, f"{one.first} to {one.last}", *ratios, number_text(one.largest))
 
 
 def _target(name: str, one: TargetLatency) -> tuple[str, ...]:

@@ -8,11 +8,12 @@ import msgspec
 import numpy as np
 
 from edge_converters.contracts import Format, Latency, Limits
+from edge_converters.outputs import further_outputs, led_by, state_of
 from edge_converters.targets import Runtime
 from edge_converters.workers.ask import ask, here
 from edge_converters.workers.borrowed import find_worker
 
-__all__ = ["Asked", "ask_model"]
+__all__ = ["Asked", "ask_model", "ask_others"]
 
 
 class Asked(msgspec.Struct, frozen=True, eq=False):
@@ -79,3 +80,31 @@ def ask_model(
         Latency(*us) if us else None,
         told.peak_rss_mb,
     )
+
+
+def ask_others(
+    file: Path,
+    form: Format,
+    inputs: Path,
+    *,
+    runtime: Runtime | None = None,
+    limits: Limits,
+    constants: dict[str, float] | None = None,
+) -> dict[str, np.ndarray]:
+    """Ask a file for its outputs beside the one that decides and those of state.
+
+    Arguments and errors are those of `ask_model`.
+
+    Returns:
+        What each answers, shape (n, …), by its name.
+    """
+    model = file.read_bytes()
+    places = further_outputs(form, model, state_of(form, model, constants or {}))
+    found = {}
+    for name, place in places.items():
+        led = file.with_name(f"{file.stem}-output-{place}{file.suffix}")
+        led.write_bytes(led_by(form, model, place))
+        told = ask_model(led, form, inputs, runtime=runtime, limits=limits, constants=constants)
+        found[name] = told.answers
+        led.unlink()
+    return found

@@ -67,7 +67,7 @@ def load_before(path: Path) -> Before:
 def completed(request: Request, before: Before, folder: Path) -> Request:
     """Return what a refresh asks for: spec, format and precision of the bundle before.
 
-    Without calibration data its golden windows are asked.
+    Without calibration data its golden windows are asked, which of a cell are one sequence.
 
     Args:
         request: Names the new model.
@@ -79,7 +79,9 @@ def completed(request: Request, before: Before, folder: Path) -> Request:
     described, windows = folder / MANIFEST, folder / "golden.npz"
     spec = msgspec.structs.replace(spec, version=version)
     described.write_text(dump_yaml(as_builtins(spec)))
-    np.savez(windows, inputs=before.bundle.golden().inputs)
+    golden = before.bundle.golden().inputs
+    sequence = golden.reshape(1, -1, golden.shape[-1])
+    np.savez(windows, inputs=sequence if spec.state.tensors else golden)
     precision: Precision = before.recipe.precision
     return msgspec.structs.replace(
         request,

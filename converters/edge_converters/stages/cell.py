@@ -51,19 +51,18 @@ def check_cell(request: Request) -> None:
     """Stop at what does not go together with a cell.
 
     Raises:
-        ConfigError: Another format, integers, labelled windows or a refresh were asked for.
+        ConfigError: Another format or a file as it is was asked for.
     """
     asked = {
         f"--to {', '.join(request.formats)}": set(request.formats) - {"onnx"},
-        f"--precision {', '.join(request.precisions)}": set(request.precisions) - {"float32"},
-        "--eval": request.eval is not None,
-        "--refresh": request.refresh is not None,
+        "--precision as-is": "as-is" in request.precisions,
     }
     for option, is_other in asked.items():
         if is_other:
             raise ConfigError(
                 f"--stream with {option}",
                 where="the command line",
-                expected="a float ONNX cell: it is compared with the whole network, step by step",
+                expected="an ONNX cell: sessions of TFLite files take no state as tensors, and "
+                "a file that is taken as it is is not cut",
                 remedy="Leave one of the two out.",
             )

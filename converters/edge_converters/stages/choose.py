@@ -57,8 +57,6 @@ def _without_verdict(sound: Sequence[Candidate], request: Request, kind: Kind) -
     one = sound[0]
     if kind == "sklearn":
         return Choice(one.format, one.precision, "float", "nothing in it can be quantised")
-    if request.hop is not None:
-        return Choice(one.format, one.precision, "float", "a recurrent cell stays float")
     if one.precision != "float32" and request.calib is None:
         why = f"the file is {one.precision} already, and was taken over"
         return Choice(one.format, one.precision, "uncalibrated", why)

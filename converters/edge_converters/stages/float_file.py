@@ -10,7 +10,7 @@ import numpy as np
 from edge_converters.contracts import Format, Origin, Step
 from edge_converters.datasets import Dataset
 from edge_converters.stages.describe import Described
-from edge_converters.stages.windows import model_inputs, stream_windows
+from edge_converters.stages.windows import features_of
 
 __all__ = ["FloatFile"]
 
@@ -26,7 +26,8 @@ class FloatFile(msgspec.Struct, frozen=True, eq=False):
         steps: How it was made.
         described: What a bundle of it says.
         inputs: ``.npy`` of the windows that every candidate is asked.
-        answers: What it says to them, shape (n, …), float32.
+        answers: What it says to them, shape (n, …), float32; of a sequence, a row a step.
+        others: The same of every output but the one that decides, by its name.
         shape: Of the model's input without its batch axis.
     """
 
@@ -38,14 +39,20 @@ class FloatFile(msgspec.Struct, frozen=True, eq=False):
     described: Described
     inputs: Path
     answers: np.ndarray
+    others: dict[str, np.ndarray]
     shape: tuple[int, ...]
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether it carries explicit state, and is asked sequences of windows."""
+        return bool(self.described.spec.state.tensors)
+
     def tensors(self, dataset: Dataset) -> np.ndarray:
-        """Return a data set as the model sees it, shape (n, *shape).
+        """Return a data set as the model sees it, shape (n, *shape); with state (n, steps, *shape).
 
         Raises:
-            ConfigError: Its windows have another number of values.
+            ConfigError: Its windows or sequences have another number of values.
         """
-        spec = self.described.spec
-        inputs = model_inputs(stream_windows(dataset, spec), spec)
-        return np.asarray(inputs.reshape(len(inputs), *self.shape), np.float32)
+        found = features_of(dataset, self.described.spec)
+        leading = found.shape[: 2 if self.is_stream else 1]
+        return np.asarray(found.reshape(*leading, *self.shape), np.float32)

@@ -20,10 +20,11 @@ __all__ = ["halves", "judged"]
 
 def halves(
     float_: FloatFile, calib: Dataset | None, dataset: Dataset | None, request: Request
-) -> tuple[tuple[np.ndarray, np.ndarray | None] | None, Samples | None]:
+) -> tuple[Samples | None, Samples | None]:
     """Part labelled windows into those of the search and those of the verdict.
 
-    Every second window goes to each. Where nobody gave labels, the calibration data
+    Every second window goes to each, and of a model with state every second sequence,
+    whose label is about its last step. Where nobody gave labels, the calibration data
     serve for both, and nothing is proven.
 
     Raises:
@@ -33,11 +34,14 @@ def halves(
         if calib is None:
             return None, None
         windows = float_.tensors(calib)
-        return (windows, None), Samples(windows)
+        return Samples(windows, None, float_.is_stream), Samples(windows, None, float_.is_stream)
     outputs = int(np.prod(float_.answers.shape[1:]))
     truth = check_labels(dataset, outputs, request.metric or "accuracy")
     windows = float_.tensors(dataset)
-    return (windows[::2], truth[::2]), Samples(windows[1::2], truth[1::2])
+    searched, untouched = (
+        Samples(windows[part::2], truth[part::2], float_.is_stream) for part in (0, 1)
+    )
+    return searched, untouched
 
 
 def judged(
@@ -59,13 +63,14 @@ def judged(
     budget = budget_of(float_, request)
 
     def answers(file_of: Candidate) -> np.ndarray:
-        return ask_model(
+        found = ask_model(
             file_of.file,
             file_of.format,
             inputs,
             limits=request.limits,
             constants=request.constants,
         ).answers
+        return found.reshape(len(samples), -1, *found.shape[1:]) if samples.is_stream else found
 
     original = next(one for one in candidates if one.precision == float_.precision)
     reference = answers(original)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from edge_converters.contracts import Loaded, Parity, Request, Step
+from edge_converters.outputs import further_outputs, led_by, state_of
 from edge_converters.parity import FLOAT_GATE_DB, check_parity, parity_of
 from edge_converters.stages.asking import ask_model
 from edge_converters.workers.ask import ask, here
@@ -68,13 +70,28 @@ def normalise_onnx(
         where=request.model,
     )
     made = told.result["steps"]
-    answers = _answers([file, *(Path(one["file"]) for one in made)], inputs, request)
+    files = [file, *(Path(one["file"]) for one in made)]
+    answers = [_answers(one, inputs, request) for one in _each_output(files, request)]
     steps = []
-    for one, before, after in zip(made, answers, answers[1:], strict=False):
-        parity = _compared(before, after, f"{request.model}: {one['name']}")
+    for number, one in enumerate(made):
+        where = f"{request.model}: {one['name']}"
+        parities = [_compared(found[number], found[number + 1], where) for found in answers]
         path = Path(one["file"])
-        steps.append(Step(one["name"], path, path.stat().st_size, parity, tuple(one["notes"])))
+        notes = tuple(one["notes"])
+        steps.append(Step(one["name"], path, path.stat().st_size, _worst(parities), notes))
     return tuple(steps)
+
+
+def _each_output(files: list[Path], request: Request) -> Iterator[list[Path]]:
+    """Yield the files, and for every further output copies that answer with it."""
+    yield files
+    models = [one.read_bytes() for one in files]
+    state = state_of("onnx", models[0], request.constants)
+    for place in further_outputs("onnx", models[0], state).values():
+        led = [one.with_name(f"{one.stem}-output-{place}.onnx") for one in files]
+        for path, model in zip(led, models, strict=True):
+            path.write_bytes(led_by("onnx", model, place))
+        yield led
 
 
 def _compared(before: np.ndarray | None, after: np.ndarray | None, where: str) -> Parity | None:
@@ -83,6 +100,14 @@ def _compared(before: np.ndarray | None, after: np.ndarray | None, where: str) -
     parity = parity_of(before, after)
     check_parity(parity, FLOAT_GATE_DB, where)
     return parity
+
+
+def _worst(parities: list[Parity | None]) -> Parity | None:
+    """Return the lowest of all outputs; None where the one that decides was not compared."""
+    if parities[0] is None:
+        return None
+    known = [one for one in parities if one is not None and one.snr_db is not None]
+    return min(known, key=lambda one: one.snr_db or 0.0, default=parities[0])
 
 
 def _answers(files: list[Path], inputs: Path, request: Request) -> list[np.ndarray | None]:

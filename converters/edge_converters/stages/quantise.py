@@ -9,7 +9,7 @@ import numpy as np
 
 from edge_converters.contracts import Candidate, Request
 from edge_converters.datasets import Dataset
-from edge_converters.quantise.contracts import Budget
+from edge_converters.quantise.contracts import Budget, Samples
 from edge_converters.quantise.contracts import Recipe as Quantised
 from edge_converters.quantise.refit import Refit
 from edge_converters.report import OperatorRow
@@ -78,7 +78,7 @@ class Made(msgspec.Struct, frozen=True):
 def quantised(
     float_: FloatFile,
     calib: Dataset | None,
-    searched: tuple[np.ndarray, np.ndarray | None] | None,
+    searched: Samples | None,
     request: Request,
 ) -> Made:
     """Make the candidates that are wanted.
@@ -99,6 +99,7 @@ def quantised(
     arguments: dict[str, object] = {
         "model": str(float_.file),
         "kind": float_.form,
+        "state": msgspec.to_builtins(float_.described.spec.state),
         "folder": str(folder),
         "precisions": precisions,
         "calib": _saved(folder, float_.tensors(calib)) if calib is not None else None,
@@ -139,6 +140,7 @@ def requantised(float_: FloatFile, calib: Dataset, before: Before, request: Requ
     arguments: dict[str, object] = {
         "model": str(float_.file),
         "kind": float_.form,
+        "state": msgspec.to_builtins(float_.described.spec.state),
         "folder": str(folder),
         "calib": _saved(folder, float_.tensors(calib)),
         "old": str(old),
@@ -175,13 +177,11 @@ def _saved(folder: Path, windows: np.ndarray) -> str:
     return str(file)
 
 
-def _saved_samples(
-    folder: Path, searched: tuple[np.ndarray, np.ndarray | None] | None
-) -> str | None:
+def _saved_samples(folder: Path, searched: Samples | None) -> str | None:
     if searched is None:
         return None
-    windows, truth = searched
     file = folder / "searched.npz"
-    arrays = {"windows": windows} | ({} if truth is None else {"truth": truth})
+    arrays = {"windows": searched.windows}
+    arrays |= {} if searched.truth is None else {"truth": searched.truth}
     np.savez(file, allow_pickle=False, **arrays)
     return str(file)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 
 from edge_converters.datasets import Dataset, check_windows
+from edge_runtime.errors import ConfigError
 from edge_runtime.pipeline.features import compute, shape_of
 from edge_runtime.pipeline.scales import normalise, scales_of
 from edge_runtime.spec import MicroFrontend, ModelSpec, Raw
 
-__all__ = ["drawn_windows", "golden_windows_of", "model_inputs", "stream_windows"]
+__all__ = [
+    "drawn_windows",
+    "features_of",
+    "golden_windows_of",
+    "model_inputs",
+    "sequences_of",
+    "stream_windows",
+]
 
 _GOLDEN = 16
+_FEWEST_STEPS = 2
 _LOUD = 8192
 
 
@@ -22,6 +32,46 @@ def stream_windows(dataset: Dataset, spec: ModelSpec) -> np.ndarray:
         ConfigError: They have another number of values.
     """
     return check_windows(dataset, (spec.window.length, len(spec.stream.channels)))
+
+
+def sequences_of(dataset: Dataset, spec: ModelSpec) -> np.ndarray:
+    """Return a data set's sequences for a model with state, shape (n, steps, length, channels).
+
+    A step is a window of the model; the steps of a sequence follow each other.
+
+    Raises:
+        ConfigError: A sequence is no whole number of windows, or one window alone: the
+            state that a stream has would never be seen.
+    """
+    shape = (spec.window.length, len(spec.stream.channels))
+    steps, rest = divmod(int(np.prod(dataset.inputs.shape[1:])), shape[0] * shape[1])
+    if rest or steps < _FEWEST_STEPS:
+        raise ConfigError(
+            f"sequences have shape {dataset.inputs.shape[1:]}",
+            where=dataset.where,
+            expected=f"(steps, …) with {shape[0]} samples of {shape[1]} channels a step, "
+            f"{_FEWEST_STEPS} steps or more: the model carries state from step to step",
+            remedy="Give recordings as (n, samples, channels), of several steps each; or choose "
+            "a smaller --stream.",
+        )
+    windows = msgspec.structs.replace(
+        dataset, inputs=dataset.inputs.reshape(len(dataset.inputs) * steps, *shape)
+    )
+    return check_windows(windows, shape).reshape(-1, steps, *shape)
+
+
+def features_of(dataset: Dataset, spec: ModelSpec) -> np.ndarray:
+    """Return what the model sees of a data set, shape (n, …); with state (n, steps, …).
+
+    Raises:
+        ConfigError: Its windows or sequences have another number of values.
+    """
+    if not spec.state.tensors:
+        return model_inputs(stream_windows(dataset, spec), spec)
+    sequences = sequences_of(dataset, spec)
+    count, steps = sequences.shape[:2]
+    found = model_inputs(sequences.reshape(count * steps, *sequences.shape[2:]), spec)
+    return found.reshape(count, steps, *found.shape[1:])
 
 
 def model_inputs(windows: np.ndarray, spec: ModelSpec) -> np.ndarray:
@@ -41,7 +91,7 @@ def model_inputs(windows: np.ndarray, spec: ModelSpec) -> np.ndarray:
 
 
 def golden_windows_of(windows: np.ndarray) -> np.ndarray:
-    """Return up to 16 windows, spread evenly over those there are."""
+    """Return up to 16 windows or sequences, spread evenly over those there are."""
     chosen = np.linspace(0, len(windows) - 1, min(_GOLDEN, len(windows))).round().astype(int)
     return np.asarray(windows[chosen])
 

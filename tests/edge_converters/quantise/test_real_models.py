@@ -65,7 +65,7 @@ def test_a_model_with_state_becomes_half_precision() -> None:
     state = StateSpec(tensors=(StateTensor("state", "stateN"),), constants={"sr": 16000.0})
     model = (DATA / "models" / "silero_vad.onnx").read_bytes()
     quantiser = _quantiser("onnx", model, SessionOptions(state=state))
-    windows = np.random.default_rng(0).normal(0, 0.05, (20, 576)).astype(np.float32)
+    windows = np.random.default_rng(0).normal(0, 0.05, (2, 20, 576)).astype(np.float32)
 
     half = quantiser.quantise(quantiser.recipe("float16", None, {}))
 
@@ -83,10 +83,10 @@ def test_a_model_of_branches_is_refused() -> None:
 
 
 def test_a_model_with_state_is_not_calibrated() -> None:
-    """Windows alone do not tell which values state takes, so no range is made of them."""
+    """Where nobody says which inputs are state, no range is made of windows alone."""
     quantiser = _quantiser("onnx", (DATA / "models" / "silero_vad.onnx").read_bytes())
 
-    with pytest.raises(ModelError, match="has the inputs input, state, sr"):
+    with pytest.raises(ModelError, match="nobody fills the inputs state, sr"):
         quantiser.calibrate(np.zeros((2, 576), np.float32))
 
 

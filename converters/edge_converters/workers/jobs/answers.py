@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_converters.outputs import state_of
 from edge_runtime.backends import backend_of
-from edge_runtime.backends.onnx_graph import read_graph
-from edge_runtime.backends.onnx_state import guess_state
 from edge_runtime.errors import EdgeError
 from edge_runtime.pipeline.quantise import dequantise, quantise
 from edge_runtime.ports import Session, SessionOptions
-from edge_runtime.spec import StateSpec
 from edge_runtime.timing import steady, take_sample
 
 __all__ = ["answer", "answer_each"]
@@ -51,7 +49,7 @@ def answer(
     version = runtime.probe()
     windows = np.load(inputs, allow_pickle=False)
     content = Path(model).read_bytes()
-    options = SessionOptions(state=_state(kind, content, constants), shape=windows.shape[1:])
+    options = SessionOptions(state=state_of(kind, content, constants), shape=windows.shape[1:])
     session = runtime.load(content, options)
     try:
         np.save(outputs, _answers(session, windows))
@@ -80,15 +78,6 @@ def answer_each(
         else:
             found.append(outputs)
     return {"found": found}
-
-
-def _state(kind: str, content: bytes, constants: dict[str, float]) -> StateSpec:
-    if kind != "onnx":
-        return StateSpec(constants=constants)
-    graph = read_graph(content)
-    others = [(one.name, one.shape) for one in graph.inputs[1:] if one.name not in constants]
-    answers = [(one.name, one.shape) for one in graph.outputs[1:]]
-    return StateSpec(tensors=guess_state(others, answers), constants=constants)
 
 
 def _answers(session: Session, windows: np.ndarray) -> np.ndarray:

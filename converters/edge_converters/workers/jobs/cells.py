@@ -52,7 +52,10 @@ def cut(model: str, file: str, hop: int, shape: list[int] | None) -> dict[str, o
     Raises:
         Refusal: It is not recurrent, or looks at several steps at once.
     """
-    proto = _fixed(onnx.load(model), shape)
+    proto = onnx.load(model)
+    others = [one.name for one in proto.graph.output[1:]]
+    left_out = [f"outputs {', '.join(others)} were left out: a cell answers once"] if others else []
+    proto = _fixed(proto, shape)
     if not any(node.op_type in _RECURRENT for node in proto.graph.node):
         raise _not_recurrent()
     if len(_shape_of(proto.graph.input[0])) < _TIME + 1:
@@ -69,7 +72,7 @@ def cut(model: str, file: str, hop: int, shape: list[int] | None) -> dict[str, o
     return {
         "steps": cutter.length,
         "is_sequence": cutter.answer_axis is not None,
-        "notes": [f"{kinds} over {cutter.length} steps became a cell of {cutter.hop}"],
+        "notes": [f"{kinds} over {cutter.length} steps became a cell of {cutter.hop}", *left_out],
     }
 
 

@@ -23,16 +23,17 @@ from edge_converters.quantise.refit import refit
 from edge_converters.quantise.search import search
 from edge_converters.quantise.tflite import TFLiteQuantiser
 from edge_converters.report import operator_rows
-from edge_runtime.errors import EdgeError
+from edge_runtime.errors import EdgeError, ModelError
+from edge_runtime.ports import SessionOptions
+from edge_runtime.spec import StateSpec
 
 __all__ = ["make", "remake"]
-
-_MAKERS = {"onnx": OnnxQuantiser, "tflite": TFLiteQuantiser}
 
 
 def make(
     model: str,
     kind: str,
+    state: dict[str, object],
     folder: str,
     precisions: Sequence[Precision],
     calib: str | None,
@@ -44,6 +45,7 @@ def make(
     Args:
         model: The float file.
         kind: ``tflite`` or ``onnx``.
+        state: Fields of `StateSpec`; with state, windows are sequences.
         folder: Where the files go.
         precisions: ``mixed`` starts a search on the windows of ``judged``.
         calib: ``.npy`` of windows that set the ranges, shape (n, …).
@@ -54,13 +56,19 @@ def make(
         ``made``: precision, file, and its recipe; ``failed``: precision and
         why; ``operators``: rows of the report, as if all were int8.
     """
-    quantiser: Quantiser = _MAKERS[kind](Path(model).read_bytes())
+    told = msgspec.convert(state, StateSpec)
+    try:
+        quantiser = _quantiser(model, kind, told)
+    except ModelError as error:
+        why = f"{error.what}; {error.remedy}"
+        failed = [{"precision": one, "why": why} for one in precisions]
+        return {"made": [], "failed": failed, "operators": []}
     calibration = None if calib is None else quantiser.calibrate(np.load(calib))
-    samples = _samples(judged)
+    samples = _samples(judged, is_stream=bool(told.tensors))
     judged_by = msgspec.convert(budget, Budget)
     ranking: tuple[Ranking, ...] = ()
     made: list[dict[str, object]] = []
-    failed: list[dict[str, object]] = []
+    failed = []
     for precision in precisions:
         try:
             if precision == "mixed":
@@ -82,13 +90,20 @@ def make(
 
 
 def remake(
-    model: str, kind: str, folder: str, calib: str, old: str, before: dict[str, object]
+    model: str,
+    kind: str,
+    state: dict[str, object],
+    folder: str,
+    calib: str,
+    old: str,
+    before: dict[str, object],
 ) -> dict[str, object]:
     """Quantise new weights of a network that devices have.
 
     Args:
         model: The float file with the new weights.
         kind: ``tflite`` or ``onnx``.
+        state: Fields of `StateSpec`; with state, windows are sequences.
         folder: Where the file goes.
         calib: ``.npy`` of windows, shape (n, …).
         old: The file that devices have.
@@ -98,7 +113,7 @@ def remake(
         ``made`` and ``operators`` as of `make`; ``other``: the file that was not chosen;
         ``refit``: the grounds.
     """
-    quantiser: Quantiser = _MAKERS[kind](Path(model).read_bytes())
+    quantiser = _quantiser(model, kind, msgspec.convert(state, StateSpec))
     windows = np.load(calib)
     found, other, told = refit(
         msgspec.convert(before, Recipe), Path(old).read_bytes(), quantiser, windows
@@ -124,11 +139,18 @@ def _written(found: Candidate, model: str, folder: str) -> dict[str, object]:
     }
 
 
-def _samples(judged: str | None) -> Samples | None:
+def _quantiser(model: str, kind: str, state: StateSpec) -> Quantiser:
+    content = Path(model).read_bytes()
+    if kind == "tflite":
+        return TFLiteQuantiser(content)
+    return OnnxQuantiser(content, SessionOptions(state=state))
+
+
+def _samples(judged: str | None, *, is_stream: bool) -> Samples | None:
     if judged is None:
         return None
     with np.load(judged) as arrays:
-        return Samples(arrays["windows"], arrays.get("truth"))
+        return Samples(arrays["windows"], arrays.get("truth"), is_stream)
 
 
 def _made(quantiser: Quantiser, precision: Precision, calibration: Calibration | None) -> Candidate:
