@@ -49,7 +49,10 @@ def answer(
     version = runtime.probe()
     windows = np.load(inputs, allow_pickle=False)
     content = Path(model).read_bytes()
-    options = SessionOptions(state=state_of(kind, content, constants), shape=windows.shape[1:])
+    state = state_of(kind, content, constants)
+    # The second axis of sequences is their steps.
+    shape = windows.shape[2:] if state.tensors and windows.ndim > 2 else windows.shape[1:]
+    options = SessionOptions(state=state, shape=shape)
     session = runtime.load(content, options)
     try:
         np.save(outputs, _answers(session, windows))
