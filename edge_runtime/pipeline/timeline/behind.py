@@ -24,6 +24,7 @@ class Stage(msgspec.Struct, frozen=True):
         sessions: The open session.
         bridged: Slots that the gap policy gave a value.
         pipeline: Snapshot of the pipeline.
+        incomplete: Slots left out because a channel had no value there.
     """
 
     slot: int | None
@@ -31,6 +32,7 @@ class Stage(msgspec.Struct, frozen=True):
     sessions: SessionsState | None
     bridged: int
     pipeline: bytes
+    incomplete: int = 0
 
 
 class Behind:
@@ -43,6 +45,7 @@ class Behind:
     Attributes:
         slot: The next to be made; None before the first.
         bridged: Slots that the gap policy gave a value.
+        incomplete: Slots left out because a channel had no value there.
     """
 
     def __init__(self, pipeline: Pipeline, period_ns: int) -> None:
@@ -52,7 +55,7 @@ class Behind:
         is_session = window.kind == "session"
         self._sessions = Sessions(window, pipeline.spec.stream) if is_session else None
         self.slot: int | None = None
-        self.bridged = 0
+        self.bridged = self.incomplete = 0
 
     @property
     def silence(self) -> int:
@@ -65,7 +68,7 @@ class Behind:
         inner = self._inner.discarded
         if self._sessions is not None:
             inner["not_finite"] += self._sessions.not_finite
-        return inner | {"unaligned": self._runs.state.unaligned}
+        return inner | {"unaligned": self._runs.state.unaligned, "incomplete": self.incomplete}
 
     def feed(self, slots: Slots, known: int, shift: int) -> Iterator[Output]:
         """Yield the answers to the next slots.
@@ -90,18 +93,26 @@ class Behind:
     def stage(self) -> Stage:
         """Return where the stream is."""
         sessions = None if self._sessions is None else self._sessions.state()
-        return Stage(self.slot, self._runs.state, sessions, self.bridged, self._inner.snapshot())
+        return Stage(
+            self.slot,
+            self._runs.state,
+            sessions,
+            self.bridged,
+            self._inner.snapshot(),
+            self.incomplete,
+        )
 
     def go_to(self, stage: Stage, *, base: str | None = None) -> None:
         """Go on from there; see `Pipeline.restore`."""
         self._inner.restore(stage.pipeline, base=base)
-        self.slot, self.bridged, self._runs.state = stage.slot, stage.bridged, stage.runs
+        self.slot, self._runs.state = stage.slot, stage.runs
+        self.bridged, self.incomplete = stage.bridged, stage.incomplete
         if self._sessions is not None and stage.sessions is not None:
             self._sessions.restore(stage.sessions)
 
     def adopt(self, other: Behind, *, is_same_window: bool) -> None:
         """Go on where ``other`` stands on the same grid; the pipeline has been taken over."""
-        self.slot, self.bridged = other.slot, other.bridged
+        self.slot, self.bridged, self.incomplete = other.slot, other.bridged, other.incomplete
         if not is_same_window:
             return
         self._runs.state = other._runs.state

@@ -6,6 +6,7 @@ only once no sample on time can change it: how samples came in does not matter.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from edge_runtime.spec import GridSpec, StreamSpec
 
 __all__ = ["Grid", "Slots"]
 
+_NONE = np.empty(0, np.int64)
 _FAR = np.iinfo(np.int64).max
 _LOST = MASK.type(Quality.LOST_BEFORE)
 
@@ -32,12 +34,15 @@ class Slots(msgspec.Struct, frozen=True, eq=False):
         quality: What is suspect about each, see `Frame`: the bits of the samples that
             make it, ``FILLED`` where the gap policy gave the value, ``LOST_BEFORE`` on
             the first slot at or behind such a sample. None where nothing is.
+        incomplete: Numbers of slots that are left out because some channels have a value
+            there and others none, ascending; not passed on by `take`.
     """
 
     number: np.ndarray
     samples: np.ndarray
     is_bridged: np.ndarray
     quality: np.ndarray | None = None
+    incomplete: np.ndarray = _NONE
 
     def __len__(self) -> int:
         return len(self.number)
@@ -132,9 +137,8 @@ class Grid:
         """Return the slots from ``first`` to ``last`` that have a value in every channel."""
         near = _within(rows, self.oldest_ns(first), last * self.period_ns + self.reach_ns)
         groups = list(_groups(near))
-        number = self._covered(groups[0][1], first, last)
-        for _, own in groups[1:]:
-            number = np.intersect1d(number, self._covered(own, first, last), assume_unique=True)
+        covered = [self._covered(own, first, last) for _, own in groups]
+        number = functools.reduce(_common, covered)
         samples = np.empty((len(number), rows.samples.shape[1]), self.dtype(rows.samples.dtype))
         has_value = np.ones(len(number), np.bool_)
         is_bridged = np.zeros(len(number), np.bool_)
@@ -146,7 +150,23 @@ class Grid:
             is_bridged |= is_filled
             masks = self._masks(own, number, made, is_filled)
             quality = masks if quality is None or masks is None else quality | masks
-        return Slots(number, samples, is_bridged, quality).take(has_value)
+        slots = Slots(number, samples, is_bridged, quality).take(has_value)
+        if len(groups) == 1:
+            return slots
+        parts = [(own, cover) for (_, own), cover in zip(groups, covered, strict=True)]
+        return msgspec.structs.replace(slots, incomplete=self._incomplete(parts, slots.number))
+
+    def _incomplete(self, parts: list[tuple[Rows, np.ndarray]], complete: np.ndarray) -> np.ndarray:
+        """Return slots in which some channels have a value and others none.
+
+        Args:
+            parts: Samples of channels that came together, and slots that may have one.
+            complete: Slots with a value in every channel.
+        """
+        if all(len(covered) == len(complete) for _, covered in parts):
+            return _NONE
+        some = [covered[self._values(own, covered)[0].can] for own, covered in parts]
+        return np.setdiff1d(np.concatenate(some), complete)
 
     # --- where there may be values ------------------------------------------------------
 
@@ -262,6 +282,10 @@ class Grid:
         at_ns = number * self.period_ns
         first = np.searchsorted(rows.time_ns, at_ns - self.period_ns, "right")
         return first, np.searchsorted(rows.time_ns, at_ns, "right")
+
+
+def _common(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    return np.intersect1d(one, two, assume_unique=True)
 
 
 def _put_in(made: _Made, places: np.ndarray, bridge: _Made) -> _Made:

@@ -8,6 +8,7 @@ since are made again, and what is answered otherwise than before is told as a re
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
@@ -214,6 +215,7 @@ class TimedPipeline:
         Those of `Pipeline.discarded`, less what late samples have healed, and of samples:
         ``late``, ``future``, ``duplicate`` (of an instant that has one), ``flood`` (more
         than 64 in a slot). ``unaligned``: slots before the first whole window of a run.
+        ``incomplete``: slots where some channels have a value and others none.
         """
         return self._behind.discarded | self._lost
 
@@ -461,14 +463,23 @@ class TimedPipeline:
         slots = self._grid.between(self._rows, first, last)
         cuts = self._past.cuts(slots.number)
         begins = cuts if cuts[:1] == [0] else [0, *cuts]
+        incomplete = deque(slots.incomplete.tolist())
         for begin, end in zip(begins, [*begins[1:], len(slots)], strict=True):
             if begin in cuts:
                 self._behind.slot = slots.number.item(begin)
+                self._pass_over(incomplete, self._behind.slot)
                 self._past.remember(self._behind.stage())
             known = slots.number.item(end) - 1 if end < len(slots) else last
+            self._pass_over(incomplete, known)
             for output in self._behind.feed(slots.take(slice(begin, end)), known, self._shift):
                 self._say(output)
         self._behind.slot = last + 1
+
+    def _pass_over(self, incomplete: deque[int], last: int) -> None:
+        """Count slots up to ``last`` that lack a channel, and take them away."""
+        while incomplete and incomplete[0] <= last:
+            incomplete.popleft()
+            self._behind.incomplete += 1
 
     def _say(self, output: Output) -> None:
         if not output.is_empty:

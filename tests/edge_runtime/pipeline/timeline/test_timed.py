@@ -131,11 +131,13 @@ def test_late_samples_end_in_what_a_stream_in_order_gives(
     order = shuffle(time_ns)
     masks = None if quality is None else quality[order]
 
-    in_order = final_of(timed(**chosen), frames_of(time_ns, samples, quality=quality))
-    shuffled = final_of(timed(**chosen), frames_of(time_ns[order], samples[order], quality=masks))
+    ordered, late = timed(**chosen), timed(**chosen)
+    in_order = final_of(ordered, frames_of(time_ns, samples, quality=quality))
+    shuffled = final_of(late, frames_of(time_ns[order], samples[order], quality=masks))
 
     assert shuffled.windows == in_order.windows
     assert shuffled.decisions == in_order.decisions
+    assert late.discarded["incomplete"] == ordered.discarded["incomplete"]
 
 
 @given(
@@ -355,6 +357,25 @@ def test_two_sensors_of_different_rates_share_a_grid(timed: Timed) -> None:
     values = {index: score for index, (*_, score, _) in Final(outputs).windows.items()}
     assert np.frombuffer(values[5]).tolist() == [5.0, 100.0]
     assert np.frombuffer(values[15]).tolist() == [15.0, 200.0]
+
+
+def test_slots_that_a_slower_sensor_leaves_out_are_counted(timed: Timed) -> None:
+    """And no longer, where its samples come after all."""
+    window = WindowSpec(1, 1, kind="sliding")
+    pipeline = timed(channels=2, window=window, smoothing=1, allowed_lateness_s=100.0)
+    fast = frame_at(np.arange(0, 20), np.stack((np.arange(20.0), np.full(20, np.nan)), axis=1))
+    slow = frame_at([0, 10, 19], [[np.nan, 100.0], [np.nan, 200.0], [np.nan, 300.0]])
+    late = frame_at([4, 5], [[np.nan, 150.0], [np.nan, 160.0]])
+
+    outputs = [pipeline.push(slow), pipeline.push(fast), pipeline.finish()]
+
+    assert len(Final(outputs).windows) == 3
+    assert pipeline.discarded["incomplete"] == 17
+
+    outputs += [pipeline.push(late), pipeline.finish()]
+
+    assert len(Final(outputs).windows) == 5
+    assert pipeline.discarded["incomplete"] == 15
 
 
 def test_a_new_set_of_layers_makes_the_past_final(timed: Timed) -> None:
