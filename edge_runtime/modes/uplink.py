@@ -16,7 +16,7 @@ from edge_runtime.ports import Clock, Message, Transport
 from edge_runtime.quality import names_of_mask
 from edge_runtime.spec import ModelSpec
 from edge_runtime.sync.link import Downlink, Link
-from edge_runtime.sync.messages import MOST_SHOWN, Answers, Command, LastRow
+from edge_runtime.sync.messages import MOST_SHOWN, Answers, BoardTimes, Command, LastRow
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.state import StateStore
 from edge_runtime.sync.topics import Topics
@@ -73,6 +73,8 @@ class Uplink:
         self._answers_topic = Topics().up(config.device, "evt")
         self._streams = streams
         self._profiles = config.profiles
+        # What this board took, by base, as far as that was looked up.
+        self._times: dict[str, BoardTimes | None] = {}
         self._outbox = outbox
         self._clock = clock
         self._on_event = on_event
@@ -100,11 +102,13 @@ class Uplink:
 
     def run(self) -> None:
         """Work until `stop`, then say good-bye."""
+        self._look_up_times()
         self.announce()
         self._link.open()
         try:
             self._updates.start()
             while not self._stop.is_set():
+                self._look_up_times()
                 self._link.step(self._updates.wait_s)
                 self._note_link()
                 self._updates.step(self._clock.monotonic_ns())
@@ -154,12 +158,7 @@ class Uplink:
     def announce(self) -> None:
         """Say in ``up/life`` what runs; callable from any thread."""
         pipelines = {name: stream.serving.pipeline for name, stream in self._streams.items()}
-        # A cascade is timed as a whole: its time is that of no one file.
-        times = {
-            name: board_times(pipeline.base, self._profiles)
-            for name, pipeline in pipelines.items()
-            if not pipeline.spec.cascade
-        }
+        times = {name: self._times.get(pipeline.base) for name, pipeline in pipelines.items()}
         self._link.announce(
             base={name: pipeline.base for name, pipeline in pipelines.items()},
             effective={name: pipeline.effective_id for name, pipeline in pipelines.items()},
@@ -167,6 +166,19 @@ class Uplink:
             streams={name: _answers(pipeline.spec) for name, pipeline in pipelines.items()},
             board_times={name: told for name, told in times.items() if told is not None},
         )
+
+    def _look_up_times(self) -> None:
+        """Read what this board took for bases that are new, and say it.
+
+        On the network thread: whoever changes a base must not wait for files.
+        """
+        pipelines = [stream.serving.pipeline for stream in self._streams.values()]
+        # A cascade is timed as a whole: its time is that of no one file.
+        bases = {one.base for one in pipelines if not one.spec.cascade}
+        found = {base: board_times(base, self._profiles) for base in bases - self._times.keys()}
+        self._times |= found
+        if any(found.values()):
+            self.announce()
 
 
 def _answers(spec: ModelSpec) -> Answers:

@@ -139,7 +139,7 @@ def _window(**changed: object) -> dict[str, object]:
         (_window(shape=[-1, 4, 1]), "shape[0]"),
         (_window(datatype="INT8"), "FP32"),
         (_window(datatype="float"), "datatype"),
-        (_window(data=[1, 2, 3, "4"]), "list of elements"),
+        (_window(data=[1, 2, 3, "4"]), 'data has "4"'),
         (_window(data=[1, 2, 3, [4]]), "list of elements"),
         (_window(data=[1, 2, 3, None]), "window 0"),
         (_window(data=[1, 2, 3, 1e300]), "for FP32"),
