@@ -16,6 +16,7 @@ from edge_cloud.registry import Registry
 from edge_cloud.store import Store
 from edge_runtime.bundle import load_bundle
 from edge_runtime.errors import WireError
+from edge_runtime.ports import Connected
 from edge_runtime.sync.board_times import DeviceTimes, read_times
 from edge_runtime.sync.messages import BoardTimes, FileTime, Life, encode
 from edge_runtime.sync.topics import Address
@@ -38,6 +39,9 @@ class Office:
         self._publisher = Publisher(lambda _: True, Jobs(self.store), registry, boards=boards)
         self.router = Router(scene.cloud.role(), leaves=["life"], handlers={"life": self._hear})
         self.router.open()
+        # What is sent before the broker knows who listens reaches nobody.
+        events = (self.router.transport.receive(0.1) for _ in range(int(PATIENCE_S / 0.1)))
+        assert any(isinstance(event, Connected) for event in events)
         self.errors: list[WireError] = []
 
     def _hear(self, address: Address, payload: bytes) -> None:
