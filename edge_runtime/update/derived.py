@@ -17,6 +17,7 @@ from edge_runtime.bundle.bundle import MANIFEST, assemble
 from edge_runtime.config.document import dump_yaml
 from edge_runtime.errors import BundleError
 from edge_runtime.pipeline import Pipeline
+from edge_runtime.plural import counted
 from edge_runtime.ports import SessionOptions
 from edge_runtime.spec import (
     ArtefactSpec,
@@ -171,7 +172,8 @@ def _drawn(spec: ModelSpec, tensor: TensorSpec) -> np.ndarray:
 def _assumptions(spec: ModelSpec, rate_hz: float, warm_up: int, found: Findings) -> tuple[str, ...]:
     window = spec.window
     said: Sequence[str] = (
-        f"a window is {window.length} samples of {len(spec.stream.channels)} channels, "
+        f"a window is {counted(window.length, 'sample')} of "
+        f"{counted(len(spec.stream.channels), 'channel')}, "
         "without overlap, fed to the model as it is",
         f"samples come at {rate_hz:g} Hz",
         f"{len(spec.labels)} outputs are reported as they are, and decide nothing",
