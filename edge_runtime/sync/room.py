@@ -104,6 +104,8 @@ class Room:
                 self._run(f"CREATE TABLE filler AS SELECT zeroblob({missing})")
                 self._run("DROP TABLE filler")
                 self._restart_log()
+                # Else its pages stay in memory for good.
+                self._connection.execute("PRAGMA shrink_memory")
 
     def _run(self, statement: str) -> None:
         with self._transactions.begin(is_durable=False):
