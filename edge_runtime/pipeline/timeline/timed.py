@@ -466,8 +466,9 @@ class TimedPipeline:
         incomplete = deque(slots.incomplete.tolist())
         for begin, end in zip(begins, [*begins[1:], len(slots)], strict=True):
             if begin in cuts:
-                self._behind.slot = slots.number.item(begin)
-                self._pass_over(incomplete, self._behind.slot)
+                at = slots.number.item(begin)
+                self._behind.slot = at
+                self._pass_over(incomplete, at)
                 self._past.remember(self._behind.stage())
             known = slots.number.item(end) - 1 if end < len(slots) else last
             self._pass_over(incomplete, known)
