@@ -59,9 +59,7 @@ class RowsAtOnce:
         self._proven.add(count)
 
 
-def in_blocks(
-    answer: Callable[[np.ndarray], np.ndarray], batch: np.ndarray, rows: int
-) -> np.ndarray:
+def in_blocks(answer: Answer, batch: np.ndarray, rows: int) -> np.ndarray:
     """Answer ``batch`` in blocks of at most ``rows`` rows, in order."""
     if len(batch) <= rows:
         return answer(batch)

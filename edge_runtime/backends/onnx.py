@@ -45,7 +45,6 @@ log = logging.getLogger(__name__)
 
 _PACKAGE = "onnxruntime"
 _SHARED = "replace the existing tensor"
-_LARGEST_VALUE_BYTES = 2
 _SILENT = 4  # only fatal errors reach stderr; the others are exceptions as well
 
 _DTYPES = {
@@ -138,12 +137,19 @@ class OnnxModel:
         return "explicit" if self.state.tensors else "stateless"
 
     def prove_rows(self, count: int, together: Answer, each: Answer) -> None:
-        """Find out whether ``count`` rows at once answer like each alone; see `RowsAtOnce`."""
-        if self._unsettled is not None:
-            if not _has_integer_products(*self._unsettled):
+        """Find out whether ``count`` rows at once answer like each alone; see `RowsAtOnce`.
+
+        Wide integers are indices more often than values, and are not drawn: what the
+        graph says has to do for them.
+        """
+        unsettled = self._unsettled
+        if unsettled is not None:
+            if not _has_integer_products(*unsettled):
                 self.rows.most = 1
             self._unsettled = None
-        if count <= self.rows.most:
+        dtype = np.dtype(self.inputs[0].dtype)
+        is_drawable = dtype.kind == "f" or (dtype.kind in "iu" and dtype.itemsize <= 2)
+        if is_drawable and count <= self.rows.most:
             self.rows.prove(self.inputs[0], count, together, each)
 
     def _split(self, entries: Sequence[Any]) -> tuple[Any, list[Any]]:
@@ -298,20 +304,12 @@ class OnnxSession:
         if not len(batch):
             return no_rows(self.outputs[0])
         rows, count = self._model.rows, min(len(batch), self._model.rows.most)
-        if self._is_proof_needed and not rows.is_proven(count):
+        # An accelerator answers a few bits apart, whatever it is asked.
+        if self._model.is_on_cpu and not rows.is_proven(count):
             self._model.prove_rows(count, self._run_block, self._run_each)
         if len(batch) > rows.most:
             return in_blocks(self.run, batch, rows.most)
         return self._run_block(batch)
-
-    @property
-    def _is_proof_needed(self) -> bool:
-        """Whether rows may be drawn to be compared: any real number is one, not any index.
-
-        An accelerator answers a few bits apart, whatever it is asked.
-        """
-        is_value = self._dtype.kind == "f" or self._dtype.itemsize <= _LARGEST_VALUE_BYTES
-        return self._model.is_on_cpu and is_value and self._dtype.kind in "fiu"
 
     def _run_each(self, rows: np.ndarray) -> np.ndarray:
         return np.concatenate([self.run(rows[row : row + 1]) for row in range(len(rows))])

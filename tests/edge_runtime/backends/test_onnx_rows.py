@@ -97,6 +97,37 @@ def test_rows_that_depend_on_each_other_are_answered_one_by_one(make: Any) -> No
     assert model.rows.most == 1
 
 
+def test_rows_of_indices_are_judged_by_the_graph() -> None:
+    """A row of a table picked by an index, and multiplied by weights that are computed."""
+    helper, kinds = onnx.helper, onnx.TensorProto
+    draw = np.random.default_rng(0)
+    stored = {
+        "table": draw.normal(size=(5, 64)).astype(np.float32),
+        "weights": draw.normal(size=(64, 64)).astype(np.float32),
+        "nothing": np.float32(0),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "x"], ["row"]),
+        helper.make_node("Reshape", ["row", "flat"], ["rows"]),
+        helper.make_node("ReduceMean", ["rows"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "nothing"], ["zero"]),
+        helper.make_node("Add", ["weights", "zero"], ["w"]),
+        helper.make_node("MatMul", ["rows", "w"], ["y"]),
+    ]
+    stored["flat"] = np.array([-1, 64], np.int64)
+    initialisers = [onnx.numpy_helper.from_array(value, name) for name, value in stored.items()]
+    source = helper.make_tensor_value_info("x", kinds.INT64, ["batch", 1])
+    target = helper.make_tensor_value_info("y", kinds.FLOAT, ["batch", 64])
+    graph = helper.make_graph(nodes, "indices", [source], [target], initialisers)
+    opsets = [helper.make_opsetid("", 13)]
+    content = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+
+    model, session = _opened(content)
+
+    assert _is_alike(session, draw.integers(0, 5, (9, 1)))
+    assert model.rows.most == 1
+
+
 def test_a_batch_longer_than_a_block_is_answered_like_its_rows() -> None:
     model, session = _opened(INTEGERS[-1].read_bytes())
     rows = _rows(session, BLOCK_ROWS + 3)
