@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from pathlib import Path
@@ -79,6 +80,8 @@ def _kept(path: Path) -> DeviceTimes | None:
 
 
 def _drop_oldest(folder: Path) -> None:
-    files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-    for path in files[:-_MOST_OF_DEVICE]:
-        path.unlink(missing_ok=True)
+    # Another process may delete them meanwhile; what stays too many is dropped the next time.
+    with contextlib.suppress(OSError):
+        files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        for path in files[:-_MOST_OF_DEVICE]:
+            path.unlink(missing_ok=True)

@@ -82,6 +82,17 @@ def test_what_a_board_took_is_kept_once(desk: Desk) -> None:
     assert newer.received_ns > told.received_ns
 
 
+def test_a_file_that_goes_away_meanwhile_stops_nobody(desk: Desk) -> None:
+    """A device may be revoked by another process while it speaks; here a link leads nowhere."""
+    folder = desk.store.folder / "boards" / "pump-1"
+    folder.mkdir(parents=True)
+    (folder / "gone.json").symlink_to(folder / "deleted")
+
+    desk.hears(desk.times())
+
+    assert [told.times for told in desk.kept()] == [desk.times()]
+
+
 def test_every_machine_of_a_device_has_an_answer_of_its_own(desk: Desk) -> None:
     """After an upgrade of a runtime both answers are there, until there are too many."""
     for number in range(40):
