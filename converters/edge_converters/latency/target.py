@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from edge_converters.latency.answers import Answer
+from edge_runtime.plural import counted
 from edge_runtime.sync.board_times import spread_of
 
 __all__ = ["BoardFile", "How", "TargetLatency", "refined"]
@@ -52,7 +53,7 @@ class TargetLatency(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def where(self) -> str:
         """Say which boards have answered, and how many of them."""
-        return f"{_counted(self.boards, 'board')} ({self.board})" if self.boards else self.board
+        return f"{counted(self.boards, 'board')} ({self.board})" if self.boards else self.board
 
     def __str__(self) -> str:
         if self.p50_us is None:
@@ -60,7 +61,7 @@ class TargetLatency(msgspec.Struct, frozen=True, kw_only=True):
         between = ""
         if self.low_us is not None and self.high_us is not None and self.low_us < self.high_us:
             between = f" ({_time(self.low_us)} to {_time(self.high_us)})"
-        runs = _counted(self.runs, "run")
+        runs = counted(self.runs, "run")
         before = " with the weights before" if self.is_of_weights_before else ""
         how = {
             "measured": f"measured on {self.where}, {runs}{before}",
@@ -72,10 +73,6 @@ class TargetLatency(msgspec.Struct, frozen=True, kw_only=True):
 
 def _time(us: float) -> str:
     return f"{us:.3g} µs" if us < 1000 else f"{us / 1000:.3g} ms"
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 class BoardFile(msgspec.Struct, frozen=True):
