@@ -132,7 +132,9 @@ def _history_of(told: Explanation, column: int, limit: Limit | None) -> Chart:
     if not np.array_equal(smoothed, value, equal_nan=True):
         drawn.append(Line("smoothed", x, smoothed, COLOURS[3]))
     if limit is not None:
-        drawn += _limit_lines(limit, np.array([x[0], x[-1]]))
+        # A single window is a point, and a line needs two.
+        room = 0.0 if len(x) > 1 else 0.5
+        drawn += _limit_lines(limit, np.array([x[0] - room, x[-1] + room]))
     marks = [
         Mark(one.index, one.edge, _RED if one.edge == "start" else _GREEN)
         for moment in told.history

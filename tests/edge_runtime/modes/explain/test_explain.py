@@ -17,6 +17,7 @@ from edge_runtime.errors import BundleError, EdgeError, SourceError
 from edge_runtime.identity import ResultId
 from edge_runtime.modes.edge import EdgeDevice
 from edge_runtime.modes.explain import Explanation, explain, page_of, picture_of
+from edge_runtime.modes.explain.panels import Chart, sections
 from edge_runtime.modes.replay import Bundles
 
 ROOT = Path(__file__).parents[4]
@@ -110,6 +111,20 @@ def test_the_page_needs_nothing_from_outside(turbine: Recorded) -> None:
     assert page.count("<svg") == 1 + 9 + 2
     assert str(result) in page
     assert "Byte-equal" in page
+
+
+def test_limits_are_lines_also_where_there_is_a_single_window(turbine: Recorded) -> None:
+    result = ResultId.parse(f"turbine-1/1/turbine/{FIRST}")
+
+    told, found = explain(result, turbine.folder, Bundles())
+    _, panels = next(sections(told, found))
+    chart = next(panels)
+
+    assert len(told.history) == 1
+    assert isinstance(chart, Chart)
+    limits = [line for line in chart.lines if line.is_dashed]
+    assert len(limits) == 2
+    assert all(line.x[0] < told.history[0].index < line.x[-1] for line in limits)
 
 
 def test_the_picture_shows_what_the_page_shows(turbine: Recorded) -> None:
