@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -153,17 +154,19 @@ class _ExactError:
         three = np.ones((3, size), _exact_dtype(source, target, size))
         self._asked = three[0].reshape(source.shape)
         self._answered = three[1].reshape(target.shape)
-        self._two, self._transposed, self._ones = three[:2], three.T, three[2]
+        self._ones = three[2]
         self._sums = np.empty((2, 3), three.dtype)
+        self._add_up = _products(three[:2], three, self._sums)
         many = max(1, _CACHED_VALUES // size), size
         self._many_p, self._many_q = np.empty((2, *many), three.dtype)
 
     def __call__(self, answers: np.ndarray, asked: np.ndarray) -> Reals:
         if len(answers) > 1:
             return self._of_many(answers, asked)
-        self._asked[:] = asked
-        self._answered[:] = answers
-        np.dot(self._two, self._transposed, self._sums)
+        # The dots save the view that a slice makes.
+        self._asked[...] = asked
+        self._answered[...] = answers
+        self._add_up()
         (pp, pq, p), (_, qq, q) = self._sums.tolist()
         error = np.empty((1, 1))
         error[0, 0] = max(0.0, self._mean(pp, pq, qq, p, q))
@@ -189,6 +192,15 @@ class _ExactError:
         """Return the mean of one window, or an array of them: the same operations in one order."""
         of_pp, of_pq, of_qq, of_p, of_q = self._weights
         return pp * of_pp + pq * of_pq + qq * of_qq + p * of_p + q * of_q + self._constant
+
+
+def _products(one: np.ndarray, two: np.ndarray, out: np.ndarray) -> Callable[[], object]:
+    """Return what puts the product of each row of ``one`` with each of ``two`` into ``out``.
+
+    A product of two matrices would pack them first, which takes longer than so few rows do.
+    """
+    vecdot = getattr(np, "vecdot", None)  # numpy has it since 2.0
+    return partial(vecdot, one[:, None], two, out) if vecdot else partial(np.dot, one, two.T, out)
 
 
 def _dots(one: np.ndarray, two: np.ndarray) -> Reals:

@@ -404,7 +404,9 @@ class Cutter:
         hop, stop = self._hop, start + self._length
         is_fresh, self._is_fresh = self._is_fresh, False
         if count == 1:
-            stamps = np.array((last_index, time_ns.item(start), time_ns.item(stop - 1)), np.int64)
+            # Half of what it takes to make an array of three numbers.
+            stamps = np.empty(3, _INT64)
+            stamps[0], stamps[1], stamps[2] = last_index, time_ns[start], time_ns[stop - 1]
             return Windows(stamps[:1], stamps[1:2], stamps[2:], rows[None, start:stop], is_fresh)
         ends = np.arange(count) * hop
         return Windows(
