@@ -38,7 +38,7 @@ from edge_runtime.types import Frame, Upload
 __all__ = ["PARTS"]
 
 _WINDOWS = 10_000
-# Results that make a commit due.
+# In each commit, of both devices: a live stream's come by time.
 _COMMIT = 200
 _BAR_US = 2.0
 
@@ -109,7 +109,6 @@ class _Device:
         self._outbox = Outbox.open(
             folder / "outbox.db", epoch=1, incarnation=1, config=OutboxConfig(), clock=clock
         )
-        # A commit is due by its rows alone.
         self._serving = Serving(
             Pipeline(AD.spec, session, base="0" * 64),
             position=0,
@@ -142,7 +141,7 @@ class _Device:
         """Push the windows of a commit, and wait until it is durable."""
         start_ns, cpu_ns = time.process_time_ns(), time.thread_time_ns()
         windows = 0
-        while not self._serving.is_due:
+        while windows < _COMMIT:
             windows += len(self._serving.push(next(self._frames)).estimates)
         self._writer.put(self._serving.take(), lambda: None)
         pipeline_ns = time.thread_time_ns() - cpu_ns

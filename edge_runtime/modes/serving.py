@@ -19,10 +19,10 @@ __all__ = ["Commit", "Serving", "Stand"]
 
 Stand = Callable[[AnyPipeline, int, Change], Standing]
 
-# Results that end a group commit before its time is up.
-_COMMIT_ROWS = 200
-# Results that end it where they are only counted, not kept.
-_PASSING_ROWS = 4096
+# What waits for a group commit ends it before its time is up when it takes so much memory.
+_COMMIT_BYTES = 1 << 18
+# About what these take: an output as it came, a decision, the frames of a window for the tape.
+_OUTPUT_BYTES, _DECISION_BYTES, _TAPED_BYTES = 1024, 512, 1280
 
 
 class Commit(msgspec.Struct, frozen=True, eq=False):
@@ -108,7 +108,8 @@ class Serving:
         self._outputs: list[Output] = []
         self._stand = stand
         self._taped = None if stand is None else Gathered()
-        self._rows = 0
+        # About what all of that takes, and each window of it.
+        self._held_bytes = self._row_bytes = 0
         self.due_ns: int | None = None
         self._wait_ns: int | None = None
         self._timed = pipeline if isinstance(pipeline, TimedPipeline) else None
@@ -136,8 +137,10 @@ class Serving:
             self._keep_estimates(output.retracted, is_retracted=True)
         if output.decisions:
             self._decisions.extend(output.decisions)
+            self._held_bytes += _DECISION_BYTES * len(output.decisions)
         if self._keeps_outputs:
             self._outputs.append(output)
+            self._held_bytes += _OUTPUT_BYTES
         is_kept = self._keeps_estimates or (self._keeps_decisions and bool(output.decisions))
         self._be_due_in(self._commit_ns if is_kept else self._position_ns)
 
@@ -149,12 +152,13 @@ class Serving:
         self._wait_ns = wait_ns
 
     def _keep_estimates(self, estimates: Estimates, *, is_retracted: bool) -> None:
-        self._rows += len(estimates.index)
         kind = estimates.effective_id, is_retracted
         if not self._estimates or self._estimates[-1].kind != kind:
             # Another base may answer in another shape.
             self._estimates.append(EstimateRows(estimates, is_retracted=is_retracted))
+            self._row_bytes = self._estimates[-1].row_bytes + (_TAPED_BYTES if self._stand else 0)
         self._estimates[-1].add(estimates)
+        self._held_bytes += len(estimates.index) * self._row_bytes
 
     def take_in(self, frame: Frame) -> None:
         """Go past a frame that the pipeline has taken."""
@@ -234,8 +238,7 @@ class Serving:
         """Whether it is time for a commit."""
         if self.due_ns is None:
             return False
-        most = _COMMIT_ROWS if self._keeps_estimates else _PASSING_ROWS
-        return self._rows >= most or self._clock.monotonic_ns() >= self.due_ns
+        return self._held_bytes >= _COMMIT_BYTES or self._clock.monotonic_ns() >= self.due_ns
 
     def take(self) -> Commit:
         """Return what waits, and start anew."""
@@ -251,5 +254,5 @@ class Serving:
             self._timed.next_index if self._timed else self.position,
         )
         self._estimates, self._decisions, self._outputs = [], [], []
-        self._rows, self.due_ns, self._wait_ns = 0, None, None
+        self._held_bytes, self.due_ns, self._wait_ns = 0, None, None
         return commit

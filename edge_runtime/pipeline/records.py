@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,6 +37,7 @@ class EstimateRows:
 
     Attributes:
         kind: The ``effective_id`` of all of them, and whether they are taken back.
+        row_bytes: What each of them takes at most.
     """
 
     def __init__(self, like: Estimates, *, is_retracted: bool = False) -> None:
@@ -46,6 +48,9 @@ class EstimateRows:
         # None where no layer has refined a score yet.
         self._value: bytearray | None = None
         self._further = {name: bytearray() for name in _FURTHER if getattr(like, name) is not None}
+        columns = (like.index, like.start_ns, like.end_ns, like.score, like.value)
+        further = (getattr(like, name) for name in self._further)
+        self.row_bytes = sum(map(_row_bytes, (*columns, *further)))
         # Masks of those windows that have any, by the first row.
         self._masks: dict[int, np.ndarray] = {}
 
@@ -111,6 +116,10 @@ class EstimateRows:
         for first, masks in self._masks.items():
             quality[first : first + len(masks)] = masks
         return quality
+
+
+def _row_bytes(column: np.ndarray) -> int:
+    return column.itemsize * math.prod(column.shape[1:])
 
 
 def _array(rows: bytearray, like: np.ndarray) -> np.ndarray:

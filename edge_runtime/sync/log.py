@@ -52,6 +52,8 @@ class Log:
         connection.execute("PRAGMA wal_autocheckpoint=0").fetchall()
         self._page_bytes = int(connection.execute("PRAGMA page_size").fetchone()[0])
         self._waiting_bytes = 0
+        # What may be written before the file is looked at again.
+        self._unseen_bytes = 0.0
         self._frames = 0
         self._resets: int | None = None
         self.written_bytes = 0
@@ -62,8 +64,10 @@ class Log:
 
     def note(self, body_bytes: int = 0) -> None:
         """Count a transaction, and empty the log when it is time."""
-        self._waiting_bytes += body_bytes + _PAGES_A_TRANSACTION * self._page_bytes
-        if self._waiting_bytes >= _EMPTY_AT_BYTES or self._has_grown:
+        written_bytes = body_bytes + _PAGES_A_TRANSACTION * self._page_bytes
+        self._waiting_bytes += written_bytes
+        self._unseen_bytes -= written_bytes
+        if self._waiting_bytes >= _EMPTY_AT_BYTES or self._has_grown():
             self._empty_if_possible()
 
     def empty(self, mode: str = "PASSIVE") -> None:
@@ -97,11 +101,15 @@ class Log:
         self.lacks_room = False
         return tuple(answer)
 
-    @property
     def _has_grown(self) -> bool:
-        if self._most_growth_bytes is None:
+        """Whether the database is larger than its file by more than it may be.
+
+        Looked at again when half of what was left by then has been written.
+        """
+        if self._most_growth_bytes is None or self._unseen_bytes > 0:
             return False
         grown_bytes = self._pages * self._page_bytes - self._path.stat().st_size
+        self._unseen_bytes = (self._most_growth_bytes - grown_bytes) / 2
         return grown_bytes > self._most_growth_bytes
 
     @property

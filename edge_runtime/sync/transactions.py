@@ -24,6 +24,7 @@ class Transactions:
         self._connection = connection
         self._log = log
         self._is_synced = is_synced
+        self._mode = ""
 
     @contextlib.contextmanager
     def begin(self, *, is_durable: bool = True, body_bytes: int = 0) -> Iterator[None]:
@@ -33,9 +34,14 @@ class Transactions:
             is_durable: Whether a power cut after it takes nothing of it.
             body_bytes: About what it writes, to know when the log is to be emptied.
         """
-        is_synced = is_durable and self._is_synced
-        self._connection.execute(f"PRAGMA synchronous={'FULL' if is_synced else 'NORMAL'}")
+        self._choose("FULL" if is_durable and self._is_synced else "NORMAL")
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             yield
         self._log.note(body_bytes)
+
+    def _choose(self, mode: str) -> None:
+        # Every statement waits for the interpreter's lock, which costs more than the statement.
+        if mode != self._mode:
+            self._connection.execute(f"PRAGMA synchronous={mode}")
+            self._mode = mode

@@ -16,6 +16,7 @@ from edge_runtime.types import Frame
 __all__ = ["Gathered", "Packer", "Run", "frames_of", "stretches_of"]
 
 _FIELDS = {field.name for field in msgspec.structs.fields(Frame)}
+_AS_BYTES = np.ndarray.tobytes
 _SMALL = (np.int8, np.int16, np.int32)
 
 
@@ -85,18 +86,19 @@ class Gathered:
 
     Frames are left as they are: whoever looks at them here, behind the model, reads them
     from memory again and pushes the model's weights out of the cache.
+
+    Attributes:
+        add: Takes the next frame, whose arrays nobody changes any more; the list's own
+            method, so that no function of ours is read from memory either.
     """
 
     def __init__(self) -> None:
         self._items: list[Run | Silence | Standing] = []
         # What came after the last of the items.
         self._frames: list[Frame] = []
+        self.add = self._frames.append
         # The last item, if nothing came of it.
         self._quiet: Silence | None = None
-
-    def add(self, frame: Frame) -> None:
-        """Take the next frame, whose arrays nobody changes any more."""
-        self._frames.append(frame)
 
     def pass_by(self, frame: Frame) -> None:
         """Take a frame that nobody answers."""
@@ -136,8 +138,8 @@ class Gathered:
 
     def _end_run(self) -> None:
         if self._frames:
-            self._items.append(Run(self._frames))
-            self._frames = []
+            self._items.append(Run(self._frames.copy()))
+            self._frames.clear()
 
 
 def stretches_of(frames: Iterable[Frame]) -> list[Stretch]:
@@ -172,29 +174,37 @@ def _ends(frames: Sequence[Frame]) -> Iterator[int]:
 
     All frames of a part carry masks, or none does.
     """
-    first = frames[0]
-    dtype, channels = first.samples.dtype, first.samples.shape[1]
-    is_clean, next_index = first.quality is None, first.index
+    dtype, row_bytes, step_ns, clock, is_clean = _kind(frames[0])
+    next_index = frames[0].index
     for place, frame in enumerate(frames):
         samples = frame.samples
+        count = len(samples)
         if (
             frame.index != next_index
             or samples.dtype is not dtype
-            or samples.shape[1] != channels
-            or frame.step_ns != first.step_ns
-            or frame.clock != first.clock
+            # A number is quicker to have than a shape.
+            or samples.nbytes != count * row_bytes
+            or frame.step_ns != step_ns
+            or frame.clock != clock
             or (frame.quality is None) is not is_clean
         ):
             yield place
-            first, dtype, channels = frame, samples.dtype, samples.shape[1]
-            is_clean = frame.quality is None
-        next_index = frame.index + len(samples)
+            dtype, row_bytes, step_ns, clock, is_clean = _kind(frame)
+        next_index = frame.index + count
     yield len(frames)
 
 
+def _kind(frame: Frame) -> tuple[np.dtype, int, int | None, str, bool]:
+    """Return what frames of one part have in common."""
+    samples = frame.samples
+    row_bytes = samples.shape[1] * samples.itemsize
+    return samples.dtype, row_bytes, frame.step_ns, frame.clock, frame.quality is None
+
+
 def _column(parts: Sequence[np.ndarray]) -> Column:
-    joined = np.concatenate(parts)
-    return Column(joined.dtype.str, joined.shape[1:], joined.tobytes())
+    first = parts[0]
+    # Half of what one array of all parts takes.
+    return Column(first.dtype.str, first.shape[1:], b"".join(map(_AS_BYTES, parts)))
 
 
 def _fits(steps: np.ndarray, dtype: type[np.signedinteger[Any]]) -> bool:
