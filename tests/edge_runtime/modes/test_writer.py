@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -71,6 +72,35 @@ def test_a_base_that_answers_in_another_shape_begins_a_block() -> None:
     assert before.table.columns["score"].shape == (2, 1)
     assert after.table.columns["score"].shape == (1, 2)
     assert after.table.columns["effective_id"].tolist() == ["two"]
+
+
+def due_after(labels: int, **options: bool) -> int:
+    """Return how many windows make a commit due while no time passes."""
+    outputs = (msgspec.structs.replace(output(i, labels=labels), decisions=()) for i in range(9999))
+    serving = Serving(Answers(*outputs), position=0, commit_s=1.0, clock=FakeClock(), **options)
+    while not serving.is_due:
+        serving.push(Frame("main", serving.frames, np.array([0]), np.zeros((1, 1))))
+    return serving.frames
+
+
+def test_a_commit_is_due_by_the_memory_it_takes() -> None:
+    """A quarter MiB: few windows with many values, many with one, fewer with their objects."""
+    assert due_after(labels=1) == -(-(1 << 18) // (3 * 8 + 2 * 8))
+    assert due_after(labels=512) == -(-(1 << 18) // (3 * 8 + 2 * 8 * 512))
+    assert 200 < due_after(labels=1, keeps_outputs=True) < 256
+
+
+def test_a_commit_is_due_by_time_however_little_waits_for_it() -> None:
+    """One window is enough; before any there is nothing to commit."""
+    clock = FakeClock()
+    serving = Serving(Answers(output(1)), position=0, commit_s=1.0, clock=clock)
+    before = serving.due_ns
+    serving.push(Frame("main", 0, np.array([0]), np.zeros((1, 1))))
+
+    was_due = serving.is_due
+    clock.advance(1.0)
+
+    assert (before, was_due, serving.is_due) == (None, False, True)
 
 
 @pytest.mark.parametrize(("upload", "kinds"), [("none", []), ("decisions", ["decision"])])

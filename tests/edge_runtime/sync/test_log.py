@@ -67,6 +67,29 @@ def test_a_log_does_not_grow_for_ever(tmp_path: Path, connection: sqlite3.Connec
     assert (tmp_path / "x.db").stat().st_size < 1 << 20
 
 
+@pytest.mark.parametrize("body_bytes", [200, 5000, 40_000])
+def test_a_database_does_not_outgrow_its_file(
+    tmp_path: Path, connection: sqlite3.Connection, body_bytes: int
+) -> None:
+    """By no more than it may and what one transaction adds, though it is seldom looked at."""
+    most = 1 << 18
+    log = Log(tmp_path / "x.db", connection, most_growth_bytes=most)
+    looks: list[str] = []
+    connection.set_trace_callback(looks.append)
+    grown = []
+
+    for _ in range(400):
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("INSERT INTO note VALUES (0, ?)", (os.urandom(body_bytes),))
+        log.note(body_bytes)
+        pages = connection.execute("SELECT page_count FROM pragma_page_count").fetchone()[0]
+        grown.append(pages * 1024 - (tmp_path / "x.db").stat().st_size)
+
+    assert max(grown) <= most + body_bytes + 4096
+    assert looks.count("PRAGMA page_count") < (400 if body_bytes > 5000 else 100)
+
+
 def test_a_reader_in_the_way_spoils_no_count(
     tmp_path: Path, connection: sqlite3.Connection
 ) -> None:
