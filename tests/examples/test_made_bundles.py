@@ -33,7 +33,10 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 
 def test_a_bundle_is_what_its_script_makes(folder: Path, tmp_path: Path) -> None:
-    """Every file is the same to the byte, and the golden windows are; their answers are proven."""
+    """Every file is the same to the byte, the golden windows to the last place of a logarithm.
+
+    NumPy's logarithms and sines differ there between processors with and without AVX-512.
+    """
     shipped = load_bundle(folder)
 
     made = make_bundles.write(tmp_path / "made", *MADE[folder]())
@@ -42,7 +45,7 @@ def test_a_bundle_is_what_its_script_makes(folder: Path, tmp_path: Path) -> None
     assert {name: made.files[name] for name in made.files if name != golden} == {
         name: shipped.files[name] for name in shipped.files if name != golden
     }
-    assert np.array_equal(made.golden().inputs, shipped.golden().inputs)
+    np.testing.assert_array_max_ulp(made.golden().inputs, shipped.golden().inputs, maxulp=4)
 
 
 def test_the_library_made_both_files_and_proved_them(folder: Path) -> None:
