@@ -319,6 +319,7 @@ def test_the_bundle_says_what_it_carries(bundle: Path) -> None:
     np.testing.assert_allclose(golden.outputs[-1:], whole, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_cell_is_cut_again_to_the_byte(tmp_path: Path, bundle: Path) -> None:
     """From its recipe."""
     recipe = load_recipe(bundle / "recipe.json")

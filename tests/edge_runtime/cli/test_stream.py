@@ -57,6 +57,7 @@ def test_every_row_is_answered_and_what_became_of_it_is_told(
     assert {(row["device"], row["stream"]) for row in rows} == {("plant-1", "stack")}
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_the_file_is_that_of_a_run_without_a_break(tmp_path: Path) -> None:
     """SIGKILL five times: no line is lost, none is there twice."""
     expected = _streamed(tmp_path)

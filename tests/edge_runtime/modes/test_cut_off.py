@@ -117,6 +117,7 @@ def test_what_a_live_sensor_may_have_lost_is_a_gap_at_the_next_start(tmp_path: P
     assert "outbox.cut_off" not in [name for name, _ in told]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sensor", "bundle")
 def test_privacy_holds_for_gaps_too(tmp_path: Path) -> None:
     """Where decisions alone may leave the device, nothing tells of estimates."""

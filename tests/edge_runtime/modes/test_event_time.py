@@ -162,6 +162,7 @@ def _run_killed(path: Path, times: int) -> int:
     return killed
 
 
+@pytest.mark.slow
 def test_killed_anywhere_what_stands_is_the_same(
     late_device: Callable[..., Path], grid_bundle: Path
 ) -> None:

@@ -102,6 +102,7 @@ def test_a_base_that_always_fails_gives_way_to_the_one_before(odd_device: Any) -
     assert odd_device.kept("calm") == odd_device.all_windows
 
 
+@pytest.mark.slow
 def test_children_that_die_again_and_again_give_a_base_up(
     odd_device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,7 @@ def test_books_that_do_not_close_fail_the_run(change: dict[str, object], is_bala
     assert msgspec.structs.replace(report, **change).is_balanced is is_balanced
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing_running(tmp_path: Path) -> None:
     """SIGINT ends everything that was started, with code 130."""
     out = tmp_path / "out"

@@ -66,6 +66,7 @@ def test_a_real_cloud_gives_the_same_rows_as_its_twin(
         assert counts.arrived_sha256 == quick.counts[name].arrived_sha256
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_a_device_with_a_ballast_nothing_at_first(
     make_fleet: MakeFleet, tmp_path: Path
 ) -> None:
@@ -102,6 +103,7 @@ faults:
         assert counts.rows_arrived + counts.rows_waiting + counts.gap_rows >= counts.rows_made
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_takes_nothing_that_was_committed(
     make_fleet: MakeFleet, tmp_path: Path
 ) -> None:
@@ -132,7 +134,8 @@ faults:
 """
 
 
-@pytest.mark.parametrize("cloud", ["twin", pytest.param("ingest", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("cloud", ["twin", "ingest"])
 def test_a_real_device_takes_the_good_update_alone(
     make_fleet: MakeFleet, tmp_path: Path, cloud: str
 ) -> None:

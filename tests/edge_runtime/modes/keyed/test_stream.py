@@ -69,6 +69,7 @@ def test_a_thousand_devices_with_wrong_clocks_in_one_process(
     assert sum(row["revision"] > 0 for told in found.values() for row in told["estimate"]) > 100
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_each_device_is_as_without_a_break(
     bundle: Path, alone: Alone, tmp_path: Path
 ) -> None:

@@ -150,6 +150,7 @@ def test_a_bare_model_answers_rows_of_its_own(
     assert {leg["windows"] for leg in report["legs"]} == {90}
 
 
+@pytest.mark.slow
 def test_a_model_may_have_more_outputs_than_a_message_names(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
