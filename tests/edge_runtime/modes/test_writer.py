@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -74,7 +75,7 @@ def test_a_base_that_answers_in_another_shape_begins_a_block() -> None:
     assert after.table.columns["effective_id"].tolist() == ["two"]
 
 
-def due_after(labels: int, **options: bool) -> int:
+def due_after(labels: int, **options: Any) -> int:
     """Return how many windows make a commit due while no time passes."""
     outputs = (msgspec.structs.replace(output(i, labels=labels), decisions=()) for i in range(9999))
     serving = Serving(Answers(*outputs), position=0, commit_s=1.0, clock=FakeClock(), **options)
@@ -84,10 +85,11 @@ def due_after(labels: int, **options: bool) -> int:
 
 
 def test_a_commit_is_due_by_the_memory_it_takes() -> None:
-    """A quarter MiB: few windows with many values, many with one, fewer with their objects."""
+    """A quarter MiB: few windows with many values, many with one, fewer with their objects or frames."""
     assert due_after(labels=1) == -(-(1 << 18) // (3 * 8 + 2 * 8))
     assert due_after(labels=512) == -(-(1 << 18) // (3 * 8 + 2 * 8 * 512))
     assert 200 < due_after(labels=1, keeps_outputs=True) < 256
+    assert due_after(labels=1, stand=lambda *_: None) == 199
 
 
 def test_a_commit_is_due_by_time_however_little_waits_for_it() -> None:
