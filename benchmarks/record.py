@@ -119,7 +119,6 @@ class _Device:
         self._tapes = {"main": _recorder(folder / "rec", self._serving)} if is_recorded else {}
         self._durable = threading.Semaphore(0)
         files, uploads = Files({}, is_durable=False), dict[str, Upload](main="none")
-        files, uploads = Files({}, is_durable=False), dict[str, Upload](main="none")
         self._writer = Writer(
             self._outbox, files, uploads, self._committed, lambda: False, self._tapes
         )
