@@ -85,7 +85,7 @@ def due_after(labels: int, **options: Any) -> int:
 
 
 def test_a_commit_is_due_by_the_memory_it_takes() -> None:
-    """A quarter MiB: few windows with many values, many with one, fewer with their objects or frames."""
+    """A quarter MiB: many windows with one value, few with many, fewer with objects or frames."""
     assert due_after(labels=1) == -(-(1 << 18) // (3 * 8 + 2 * 8))
     assert due_after(labels=512) == -(-(1 << 18) // (3 * 8 + 2 * 8 * 512))
     assert 200 < due_after(labels=1, keeps_outputs=True) < 256
