@@ -212,6 +212,7 @@ class OnnxSession:
         self._dtype = np.dtype(self.inputs[0].dtype)
         self._carried = Carried(OnnxRuntime.name, model.carried, model.state)
         self._has_state = self.state_kind == "explicit"
+        self._names = [self.outputs[0].name, *self._carried.outputs]
         self._options: Any = _run_options()
         self._binding: Any = None
         self._bind()
@@ -317,13 +318,13 @@ class OnnxSession:
     def _run_block(self, batch: np.ndarray) -> np.ndarray:
         if len(batch) == 1 and self._binding is not None:
             return self.run(batch)
-        names = [self.outputs[0].name, *self._carried.outputs]
         feed = {self.inputs[0].name: batch, **self._carried.feed()}
         try:
-            answer, *after = self._session.run(names, feed, self._options)
+            answer, *after = self._session.run(self._names, feed, self._options)
         except Exception as error:
             raise self._failed(error) from error
-        self._carried.take(after)
+        if self._has_state:
+            self._carried.take(after)
         if len(answer) != len(batch):
             raise cannot_run(OnnxRuntime.name, f"{len(batch)} rows gave {len(answer)} answers")
         return np.asarray(answer)

@@ -9,37 +9,54 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from edge_runtime.pipeline.fuse import Reals, activate, calibrate, squared_error
+from edge_runtime.pipeline.fuse import Reals, activate, calibrate, check_alike, squared_error
 from edge_runtime.pipeline.quantise import dequantise
 from edge_runtime.spec import ModelSpec, Smoothing
 from edge_runtime.types import TensorSpec
 
-__all__ = ["Reader", "reader_of"]
+__all__ = ["Reader", "Reading", "reader_of"]
 
 Reader = Callable[[np.ndarray, np.ndarray], Reals]
-"""Returns scores (n, labels) for answers and the tensors that were asked, both (n, …)."""
+"""Returns scores (n, labels) for answers and the tensors that were asked, both (n, …).
+
+The answers are its own from then on.
+"""
 
 _LARGEST_EXACT = 1 << 22
-_CACHED_VALUES = 1 << 14
+_CACHED_VALUES = 1 << 16
 _LONGEST_ON_ONE_THREAD = 1 << 13
 
 
-def reader_of(spec: ModelSpec, source: TensorSpec, target: TensorSpec) -> tuple[Reader, bool]:
-    """Return what reads answers of ``target`` to ``source``, and whether nothing can overflow."""
+class Reading(NamedTuple):
+    """How answers are read.
+
+    Attributes:
+        read: Does it.
+        is_quiet: Whether nothing can overflow.
+        proves_finite: Whether a score is finite only if all that the model was asked is.
+    """
+
+    read: Reader
+    is_quiet: bool
+    proves_finite: bool = False
+
+
+def reader_of(spec: ModelSpec, source: TensorSpec, target: TensorSpec) -> Reading:
+    """Return what reads answers of ``target`` to ``source``."""
     if spec.output.activation == "reconstruction":
         read = _reconstruction(spec, source, target)
-        return read, isinstance(read, _ExactError)
+        return Reading(read, isinstance(read, _ExactError), read is _float_error)
     if spec.output.activation != "softmax" and np.dtype(target.dtype).itemsize == 1:
         return _tabled(spec, target)
 
     def dequantised(answers: np.ndarray, _asked: np.ndarray) -> Reals:
         return _scores(spec, dequantise(answers.reshape(len(answers), -1), target))
 
-    return dequantised, _is_as_answered(spec)
+    return Reading(dequantised, _is_as_answered(spec))
 
 
 def _is_as_answered(spec: ModelSpec) -> bool:
@@ -53,7 +70,7 @@ def _scores(spec: ModelSpec, values: Reals) -> Reals:
     return calibrate(activate(values, spec.output), spec.output, spec.link)
 
 
-def _tabled(spec: ModelSpec, target: TensorSpec) -> tuple[Reader, bool]:
+def _tabled(spec: ModelSpec, target: TensorSpec) -> Reading:
     # In the order of the bits, so that a negative integer finds its place from the end.
     every = np.arange(256, dtype=np.uint8).view(target.dtype)
     with np.errstate(all="ignore"):
@@ -63,7 +80,7 @@ def _tabled(spec: ModelSpec, target: TensorSpec) -> tuple[Reader, bool]:
         scores: Reals = table.take(answers)
         return scores if scores.ndim == 2 else scores.reshape(len(scores), -1)
 
-    return read, bool(np.isfinite(table).all())
+    return Reading(read, bool(np.isfinite(table).all()))
 
 
 def _reconstruction(spec: ModelSpec, source: TensorSpec, target: TensorSpec) -> Reader:
@@ -82,7 +99,7 @@ def _error_of(source: TensorSpec, target: TensorSpec) -> Reader:
         return _ExactError(source, target, size)
 
     if source.dtype == target.dtype == "float32":
-        return _FloatError(size)
+        return _float_error
 
     def error(answers: np.ndarray, asked: np.ndarray) -> Reals:
         rows = len(answers), -1
@@ -92,34 +109,35 @@ def _error_of(source: TensorSpec, target: TensorSpec) -> Reader:
     return error
 
 
-class _FloatError:
-    """Mean squared error between two float32 tensors, a few rows at a time.
+def _float_error(answers: np.ndarray, asked: np.ndarray) -> Reals:
+    """Return the mean squared error between two float32 tensors, shape (n, 1), float64.
 
-    The differences of so many rows stay in the cache from one step to the next.
-    They are float32 like the tensors; their squares are added up in float64.
+    Differences take the place of the answers, which are still in the cache. BLAS adds up
+    their squares in float32, like the tensors; in float64 where that overflows, and those
+    of long rows.
     """
+    count = len(answers)
+    seen, differences = asked.reshape(count, -1), answers.reshape(count, -1)
+    check_alike(seen, differences)
+    np.subtract(seen, differences, out=differences)
+    size = differences.shape[1]
+    errors = np.empty((count, 1))
+    if size > _LONGEST_ON_ONE_THREAD:
+        errors[:, 0] = _dots_in_float64(differences)
+    else:
+        errors[:, 0] = _dots(differences, differences)
+        is_finite = np.isfinite(errors[:, 0])
+        if not is_finite.all():
+            lost = np.flatnonzero(~is_finite)
+            errors[lost, 0] = _dots_in_float64(differences[lost])
+    errors /= size
+    return errors
 
-    def __init__(self, size: int) -> None:
-        self._rows = max(1, _CACHED_VALUES // size)
-        self._differences = np.empty((self._rows, size), np.float32)
-        self._reals = np.empty((self._rows, size))
 
-    def __call__(self, answers: np.ndarray, asked: np.ndarray) -> Reals:
-        count = len(answers)
-        seen, answered = asked.reshape(count, -1), answers.reshape(count, -1)
-        if seen.shape != answered.shape:
-            return squared_error(seen.astype(np.float64), answered.astype(np.float64))
-        errors = np.empty((count, 1))
-        for first in range(0, count, self._rows):
-            rows = slice(first, first + self._rows)
-            used = slice(0, len(seen[rows]))
-            real = self._reals[used]
-            # Subtracting first is quicker than a subtraction that converts.
-            np.subtract(seen[rows], answered[rows], out=self._differences[used])
-            real[:] = self._differences[used]
-            errors[rows, 0] = _dots(real, real)
-        errors /= seen.shape[1]
-        return errors
+def _dots_in_float64(rows: np.ndarray) -> Reals:
+    """Return the product of each row with itself; one after the other, which takes less memory."""
+    wide = (row.astype(np.float64)[None] for row in rows)
+    return np.concatenate([_dots(row, row) for row in wide])
 
 
 def _exact_dtype(source: TensorSpec, target: TensorSpec, size: int) -> type[np.floating[Any]]:

@@ -91,6 +91,7 @@ class Cascade:
         is_told: As of a `Scorer`.
         stage: Which model answered each window last asked about, shape (n,), uint8.
         gains_together: As of a `Scorer`.
+        proves_finite: As of a `Scorer`.
 
     Raises:
         ShapeError: Features or labels of a model do not fit its tensors.
@@ -99,6 +100,7 @@ class Cascade:
 
     is_told = True
     gains_together = False
+    proves_finite = False
 
     def __init__(self, spec: ModelSpec, session: Session) -> None:
         self._spec = spec

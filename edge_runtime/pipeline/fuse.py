@@ -15,6 +15,7 @@ __all__ = [
     "Reals",
     "activate",
     "calibrate",
+    "check_alike",
     "decay",
     "from_link",
     "squared_error",
@@ -89,6 +90,16 @@ def activate(values: Reals, output: OutputSpec) -> Reals:
             return values
 
 
+def check_alike(seen: np.ndarray, answered: np.ndarray) -> None:
+    """Raise a `ShapeError` unless an autoencoder answered in the shape it was shown."""
+    if seen.shape != answered.shape:
+        raise ShapeError(
+            f"the model was shown {seen.shape} and answered {answered.shape}",
+            expected="equal shapes, for the activation 'reconstruction'",
+            remedy="Use another activation in bundle.yaml.",
+        )
+
+
 def squared_error(seen: Reals, answered: Reals) -> Reals:
     """Return the mean squared error of each row, shape (n, 1), float64.
 
@@ -99,12 +110,7 @@ def squared_error(seen: Reals, answered: Reals) -> Reals:
     Raises:
         ShapeError: The shapes differ.
     """
-    if seen.shape != answered.shape:
-        raise ShapeError(
-            f"the model was shown {seen.shape} and answered {answered.shape}",
-            expected="equal shapes, for the activation 'reconstruction'",
-            remedy="Use another activation in bundle.yaml.",
-        )
+    check_alike(seen, answered)
     error = seen - answered
     error *= error
     mean: Reals = np.add.reduce(error, axis=1, keepdims=True)

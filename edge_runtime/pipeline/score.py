@@ -115,12 +115,18 @@ class Scorer:
         self._micro_batch = micro_batch if can_fill and micro_batch else BATCH
         self.gains_together = can_fill and micro_batch is not None and not self.is_stateful
         self._check_outputs()
-        self._read, self._reads_quietly = reader_of(spec, self._input, self._output)
+        self._reading = reader_of(spec, self._input, self._output)
+        self._read = self._reading.read
 
     @property
     def answered(self) -> dict[str, int]:
         """Windows by the stage that answered them: there are no stages here."""
         return {}
+
+    @property
+    def proves_finite(self) -> bool:
+        """Whether a score without layers is finite only if all samples of its window are."""
+        return self._reading.proves_finite and self._spec.features == (Raw(),)
 
     def interrupt(self) -> bool:
         """Make the session's call in progress fail; False where it cannot be told to."""
@@ -264,7 +270,7 @@ class Scorer:
         """Return how windows of ``dtype`` reach the tensor when normalised with ``scales``."""
         if self._spec.features == (Raw(),):
             feed, is_quiet = feed_samples(dtype, self._input, self._shape, scales)
-            return Route(feed, True, is_quiet and self._reads_quietly)
+            return Route(feed, True, is_quiet and self._reading.is_quiet)
         return Route(feed_features(self._input, self._shape, scales), False, False)
 
     def score_features(self, features: np.ndarray, scales: Scales | None) -> Reals:

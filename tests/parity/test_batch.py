@@ -73,6 +73,29 @@ def pipeline_of(length: int, hop: int) -> Pipeline:
     return Pipeline(spec, session, base="ab" * 32, block=BLOCK)
 
 
+def autoencoder_of(length: int) -> Pipeline:
+    """Make a pipeline over an autoencoder, whose answer is the error of a whole window."""
+    plain = pipeline_of(length, length)
+    spec = msgspec.structs.replace(
+        plain.spec,
+        kind="regressor",
+        labels=("error",),
+        output=OutputSpec(activation="reconstruction"),
+        link="identity",
+        limits=(),
+    )
+    random = np.random.default_rng(length)
+    size = length * CHANNELS
+    model = io.BytesIO()
+    np.savez(
+        model,
+        w0=random.normal(size=(size, size)).astype("f4"),
+        b0=random.normal(size=size).astype("f4"),
+    )
+    session = Reference().load(model.getvalue(), SessionOptions())
+    return Pipeline(spec, session, base="ab" * 32, block=BLOCK)
+
+
 def stream_of(count: int, seed: int, dtype: str, *, has_faults: bool) -> Frame:
     """Draw a stream, with gaps, late rows and missing values if it is to have faults."""
     random = np.random.default_rng(seed)
@@ -117,10 +140,12 @@ def blocks_of(frame: Frame, seams: Sequence[int], *, has_times: bool) -> list[Bl
     ]
 
 
-def answer_of(results: Sequence[ShardResult]) -> Answer:
+def answer_of(
+    results: Sequence[ShardResult], names: Sequence[str] = ("score_ok", "score_worn")
+) -> Answer:
     """Put the results of all shards together."""
     columns = [result.estimates.columns for result in results]
-    values = [np.stack([one["score_ok"], one["score_worn"]], axis=1) for one in columns]
+    values = [np.stack([one[name] for name in names], axis=1) for one in columns]
     for one in columns:
         assert one["row"].tolist() == one["index"].tolist()
     decisions = [
@@ -213,6 +238,34 @@ def test_independent_shards_answer_as_the_device_does(
     found = answer_of(backwards[::-1])
     assert is_independent(pipeline, has_times=has_times)
     assert (found[0], found[1], found[3]) == (index, value, discarded)
+
+
+@settings(max_examples=60)
+@given(
+    length=st.sampled_from([1, 4]),
+    count=COUNTS,
+    seed=SEEDS,
+    lost=st.sampled_from([0.0, 0.02]),
+    huge=st.sampled_from([0.0, 0.02, 1.0]),
+)
+def test_errors_of_independent_shards_are_those_of_the_device(
+    length: int, count: int, seed: int, lost: float, huge: float
+) -> None:
+    """Also where values are missing, and where their squares are too large for float32."""
+    frame = stream_of(count, seed, "float32", has_faults=False)
+    random = np.random.default_rng(seed)
+    frame.samples[random.uniform(size=count) < lost] = np.nan
+    frame.samples[random.uniform(size=count) < lost] = -np.inf
+    frame.samples[random.uniform(size=count) < huge] *= 1e25
+    shards = list(shards_of(blocks_of(frame, [], has_times=False), 3 * BLOCK * length))
+    pipeline = autoencoder_of(length)
+
+    found = answer_of([score_alone(shard, pipeline, BLOCK) for shard in shards], ["value"])
+
+    index, value, _, discarded = pushed(autoencoder_of(length), frame)
+    assert pipeline.scorer.proves_finite
+    assert (found[0], found[1], found[3]) == (index, value, discarded)
+    assert np.isfinite(np.frombuffer(value)).all()
 
 
 def test_shards_mark_uncertain_windows_as_the_device_does() -> None:

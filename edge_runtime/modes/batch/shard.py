@@ -181,15 +181,13 @@ def score_alone(shard: Shard, pipeline: Pipeline, model_block: int) -> ShardResu
     on_time = None if block.time_ns is None else _is_later(block.time_ns, shard.latest_ns)
     count = len(block) // length
     samples = block.samples[: count * length].reshape(count, length, block.samples.shape[1])
-    is_good = np.ones(count, np.bool_) if on_time is None else on_time
-    is_finite = _is_finite(samples)
-    if is_finite is not None:
-        is_good = is_good & is_finite
-        samples = np.where(is_finite[:, None, None], samples, samples.dtype.type(0))
     last = np.arange(shard.first + length - 1, shard.first + count * length, length)
     # Without layers no answer depends on the time, and without a column none goes out.
     times = last if block.time_ns is None else block.time_ns[:count]
-    estimates = _in_blocks(Windows(last, times, times, samples), pipeline, model_block)
+    estimates, is_finite = _answered(Windows(last, times, times, samples), pipeline, model_block)
+    is_good = np.ones(count, np.bool_) if on_time is None else on_time
+    if is_finite is not None:
+        is_good = is_good & is_finite
     late = 0 if on_time is None else int(np.count_nonzero(~on_time))
     discarded = {
         "out_of_order": late,
@@ -199,6 +197,23 @@ def score_alone(shard: Shard, pipeline: Pipeline, model_block: int) -> ShardResu
     if discarded["out_of_order"] or discarded["not_finite"]:
         estimates = _chosen(estimates, is_good)
     return _result(shard, pipeline.spec, [estimates], [], discarded, None)
+
+
+def _answered(
+    windows: Windows, pipeline: Pipeline, model_block: int
+) -> tuple[Estimates, np.ndarray | None]:
+    """Score windows, and tell which have only finite values; None if all have."""
+    if pipeline.scorer.proves_finite:
+        # Where the answers tell, samples are read once less.
+        estimates = _in_blocks(windows, pipeline, model_block)
+        if np.isfinite(estimates.score).all():
+            return estimates, None
+    is_finite = _is_finite(windows.samples)
+    if is_finite is not None:
+        zero = windows.samples.dtype.type(0)
+        samples = np.where(is_finite[:, None, None], windows.samples, zero)
+        windows = msgspec.structs.replace(windows, samples=samples)
+    return _in_blocks(windows, pipeline, model_block), is_finite
 
 
 def _in_blocks(windows: Windows, pipeline: Pipeline, model_block: int) -> Estimates:
