@@ -349,7 +349,9 @@ class Pipeline:
         self._route = route = self.scorer.route(dtype, active.scales)
         wants_features = active.needs_features or self._upload == "features"
         self._needs_features = wants_features or not route.is_direct
-        self._is_quiet = route.is_quiet and not self._needs_features and not active.steps
+        # Features that only go along are made of samples that may be too large for them.
+        is_extra = self._needs_features and route.is_direct
+        self._is_quiet = route.is_quiet and not is_extra and not active.steps
 
     def _kept(self, samples: np.ndarray, features: np.ndarray | None) -> np.ndarray | None:
         """Copy what goes along with the estimates; the arrays may be views of the buffer."""

@@ -271,7 +271,9 @@ class Scorer:
         if self._spec.features == (Raw(),):
             feed, is_quiet = feed_samples(dtype, self._input, self._shape, scales)
             return Route(feed, True, is_quiet and self._reading.is_quiet)
-        return Route(feed_features(self._input, self._shape, scales), False, False)
+        feed = feed_features(self._input, self._shape, scales)
+        is_quiet = scales is None and self.extract.is_quiet and self._reading.is_quiet
+        return Route(feed, False, is_quiet)
 
     def score_features(self, features: np.ndarray, scales: Scales | None) -> Reals:
         """Return scores of features (n, …), float32, normalised with ``scales``."""

@@ -87,6 +87,7 @@ class Extractor:
     Attributes:
         shape: Of one window's features.
         is_stateful: Whether answers depend on earlier windows.
+        is_quiet: Whether nothing can overflow in it, whatever the samples are.
         looks_back: Whether it is quicker, or other, for windows that follow each other.
 
     Raises:
@@ -106,6 +107,7 @@ class Extractor:
         self._features = [_feature(spec, _pair(window), rate_hz, hop) for spec in specs]
         self._hop = hop
         self.is_stateful = any(feature.is_stateful for feature in self._features)
+        self.is_quiet = all(feature.is_quiet for feature in self._features)
         self.looks_back = not all(isinstance(feature, Pure) for feature in self._features)
 
     def __call__(self, windows: np.ndarray, *, is_fresh: bool = True) -> np.ndarray:

@@ -34,9 +34,11 @@ class Feature(Protocol):
 
     Attributes:
         is_stateful: Whether answers depend on earlier windows.
+        is_quiet: Whether nothing can overflow in it, whatever the samples are.
     """
 
     is_stateful: bool
+    is_quiet: bool
 
     def __call__(self, windows: np.ndarray, order: Order, /) -> np.ndarray:
         """Return float32 (n, …) of windows (n, length, channels), any real dtype."""
@@ -56,6 +58,7 @@ class Pure:
     """
 
     is_stateful = False
+    is_quiet = False
 
     def __init__(
         self, function: Callable[[np.ndarray], np.ndarray], *, values_at_once: int = 1 << 14

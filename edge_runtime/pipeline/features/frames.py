@@ -78,6 +78,7 @@ class Framed:
     """
 
     is_stateful = False
+    is_quiet = False
 
     def __init__(self, table: FrameTable, framing: Framing, *, count: int, new: int) -> None:
         self._table = table

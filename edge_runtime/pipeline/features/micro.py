@@ -38,6 +38,7 @@ class MicroFrames:
     """
 
     is_stateful = True
+    is_quiet = True
 
     def __init__(
         self, spec: MicroFrontend, window: tuple[int, int], rate_hz: float, hop: int | None
@@ -63,13 +64,15 @@ class MicroFrames:
 
     def __call__(self, windows: np.ndarray, order: Order, /) -> np.ndarray:
         """Return float32 (n, frames, 40) of windows (n, length, 1), samples in int16's range."""
-        samples = _int16(windows[..., 0])
-        rows = []
-        for number, window in enumerate(samples):
-            follows = order is Order.FOLLOWS or (order is Order.FRESH and number > 0)
-            rows.append(self._next(window, follows=follows))
-        if len(rows) == 1:
-            return rows[0][None]
+        samples = _int16(windows)
+        if len(samples) == 1:
+            return self._next(samples[0], follows=order is Order.FOLLOWS)[None]
+        rows = [
+            self._next(
+                window, follows=order is Order.FOLLOWS or (order is Order.FRESH and place > 0)
+            )
+            for place, window in enumerate(samples)
+        ]
         return np.array(rows, np.float32).reshape(-1, self._frames, CHANNELS)
 
     def _next(self, window: np.ndarray, *, follows: bool) -> np.ndarray:
@@ -79,10 +82,10 @@ class MicroFrames:
         else:
             self._front = self._make()
             new = self._hear(window[: self._end])
-        is_all = len(new) >= self._frames
-        heard = new if is_all else np.concatenate((self._recent, new))
-        self._recent = heard[-self._frames :]
-        return self._recent
+        if len(new) != self._frames:
+            new = np.concatenate((self._recent, new))[-self._frames :]
+        self._recent = new
+        return new
 
     def _hear(self, samples: np.ndarray) -> np.ndarray:
         """Feed whole steps of samples and return the frames they complete."""
