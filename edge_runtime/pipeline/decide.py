@@ -168,7 +168,7 @@ class Decider:
     def _crossed_in_one(self, smooth: np.ndarray) -> list[tuple[int, int, bool]]:
         """Return row 0, column and whether it starts, for every label that starts or ends."""
         crossed = []
-        values, has = smooth[0].tolist(), self._has_started
+        (values,), has = smooth.tolist(), self._has_started
         for column, on, off in self._watched:
             value, has_started = values[column], has[column]
             if value < off if has_started else value >= on:

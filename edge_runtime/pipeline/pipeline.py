@@ -267,18 +267,23 @@ class Pipeline:
         return self._merged_estimates(parts)
 
     def _pushed(self, frame: Frame) -> Output:
+        windows = self._cutter.cut_next(frame)
+        if windows is not None:
+            return self._answered(windows, self._layers.always)
         outputs = []
         for windows in self._cutter.cut(frame):
-            # Few calls and few objects: behind a model, all of them are read from memory again.
             if len(windows.index) == 1:
-                active = self._layers.always or self._layers.at(windows.end_ns.item(0))
-                runs: Iterable[tuple[Windows, Active]] = ((windows, active),)
+                outputs.append(self._answered(windows, self._layers.always))
             else:
-                runs = self._runs(windows)
-            for part, active in runs:
-                question = self._asked(part, active, self.scorer)
-                outputs.append(self._told(question, self.scorer.score(question.tensor)))
+                outputs += [self._answered(part, active) for part, active in self._runs(windows)]
         return outputs[0] if len(outputs) == 1 else self._merged(outputs)
+
+    def _answered(self, windows: Windows, active: Active | None) -> Output:
+        """Answer windows under these layers; None asks which count for the only one."""
+        if active is None:
+            active = self._layers.at(windows.end_ns.item(0))
+        question = self._asked(windows, active, self.scorer)
+        return self._told(question, self.scorer.score(question.tensor))
 
     # Overflows are expected: what is not finite is counted, or saturates.
     _pushed_silently = np.errstate(all="ignore")(_pushed)
@@ -295,11 +300,13 @@ class Pipeline:
         if active is not self._routed or samples.dtype is not self._routed_dtype:
             self._choose_route(active, samples.dtype)
         route = self._route
+        if self._is_plain:
+            return Question(windows, active, route.feed(samples), None, None)
         features = None
         if self._needs_features:
             is_fresh = windows.is_fresh or not self._features_follow
             features = scorer.features(samples, is_fresh=is_fresh)
-        self._features_follow = self._needs_features
+            self._features_follow = True
         tensor = route.feed(samples if features is None or route.is_direct else features)
         if scorer.is_told:
             if windows.is_fresh:
@@ -349,6 +356,9 @@ class Pipeline:
         self._route = route = self.scorer.route(dtype, active.scales)
         wants_features = active.needs_features or self._upload == "features"
         self._needs_features = wants_features or not route.is_direct
+        self._features_follow = self._features_follow and self._needs_features
+        # The samples go to the model, and nothing else is wanted of them.
+        self._is_plain = not (self._needs_features or self.scorer.is_told or self._keeps_inputs)
         # Features that only go along are made of samples that may be too large for them.
         is_extra = self._needs_features and route.is_direct
         self._is_quiet = route.is_quiet and not is_extra and not active.steps

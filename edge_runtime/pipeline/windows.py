@@ -147,6 +147,38 @@ class Cutter:
             return self._cut_irregular(samples, time_ns, frame.index)
         return self._take(samples, time_ns, frame.index)
 
+    def cut_next(self, frame: Frame) -> Windows | None:
+        """Take a frame that completes one window and is like those before, as most are.
+
+        Behind a model every step is read from memory again: this is `cut` with everything
+        left out that such a frame does not need. None leaves all as it was: then ask `cut`.
+        """
+        samples, time_ns = frame.samples, frame.time_ns
+        first, start = self._used, self._next
+        last, stop = first + len(time_ns), start + self._length
+        if (
+            not stop <= last < stop + self._hop
+            or last > self._turn
+            or first == start
+            or self._filtering is not None
+            or self._marks is not None
+            or len(self._bad)
+            or frame.quality is not None
+            or samples.dtype is not self._source_dtype
+            or time_ns.dtype is not _INT64
+            or samples.shape[1] != self._channels
+            or not self._is_regular(time_ns, frame.step_ns)
+        ):
+            return None
+        rows, times = self._samples, self._times
+        rows[first:last] = samples
+        times[first:last] = time_ns
+        if self._dtype is _FLOAT32 and not _is_finite(rows[first:last]):
+            return None
+        self._last_ns = time_ns.item(-1)
+        self._used, self._next, self._covered = last, start + self._hop, stop
+        return self._window(rows, times, start, frame.index + stop - first - 1)
+
     def _cut_long(self, frame: Frame) -> Iterator[Windows]:
         """Take a frame that is longer than a block, a block at a time."""
         for first in range(0, len(frame), self._block):
@@ -401,21 +433,28 @@ class Cutter:
         self, rows: np.ndarray, time_ns: np.ndarray, start: int, count: int, last_index: int
     ) -> Windows:
         """Return ``count`` windows of ``rows``; ``last_index`` is that of the first one's end."""
-        hop, stop = self._hop, start + self._length
-        is_fresh, self._is_fresh = self._is_fresh, False
         if count == 1:
-            # Half of what it takes to make an array of three numbers.
-            stamps = np.empty(3, _INT64)
-            stamps[0], stamps[1], stamps[2] = last_index, time_ns[start], time_ns[stop - 1]
-            return Windows(stamps[:1], stamps[1:2], stamps[2:], rows[None, start:stop], is_fresh)
-        ends = np.arange(count) * hop
+            return self._window(rows, time_ns, start, last_index)
+        is_fresh, self._is_fresh = self._is_fresh, False
+        ends = np.arange(count) * self._hop
         return Windows(
             ends + last_index,
             time_ns[ends + start],
-            time_ns[ends + (stop - 1)],
+            time_ns[ends + (start + self._length - 1)],
             self._view(rows, start, count),
             is_fresh,
         )
+
+    def _window(
+        self, rows: np.ndarray, time_ns: np.ndarray, start: int, last_index: int
+    ) -> Windows:
+        """Return the window that begins with row ``start``."""
+        stop = start + self._length
+        is_fresh, self._is_fresh = self._is_fresh, False
+        # Half of what it takes to make an array of three numbers.
+        stamps = np.empty(3, _INT64)
+        stamps[0], stamps[1], stamps[2] = last_index, time_ns[start], time_ns[stop - 1]
+        return Windows(stamps[:1], stamps[1:2], stamps[2:], rows[None, start:stop], is_fresh)
 
     def _view(self, rows: np.ndarray, start: int, count: int) -> np.ndarray:
         row, item = rows.strides

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 import numpy as np
@@ -17,7 +17,7 @@ from edge_runtime.errors import ModelError, ShapeError
 from edge_runtime.pipeline.windows import Cutter, CutterState
 from edge_runtime.quality import MASK
 from edge_runtime.spec import Butterworth, ChannelSpec, StreamSpec, WindowSpec
-from edge_runtime.types import Frame
+from edge_runtime.types import Frame, Windows
 
 PERIOD_NS = 10_000_000
 MASKS = st.sampled_from([0] * 12 + [1, 2, 3, 4, 1 << 15])
@@ -38,10 +38,14 @@ def cut(cutter: Cutter, *frames: Frame) -> Cut:
 
 def cut_marked(cutter: Cutter, *frames: Frame) -> Marked:
     """Return the same, and what is suspect about each window."""
+    return [window for frame in frames for window in told(cutter.cut(frame))]
+
+
+def told(blocks: Iterable[Windows]) -> Marked:
+    """Copy what there is to tell of windows: their samples are views."""
     return [
         (int(index), int(start), int(end), samples[:, 0].tolist(), int(mask))
-        for frame in frames
-        for windows in cutter.cut(frame)
+        for windows in blocks
         for index, start, end, samples, mask in zip(
             windows.index,
             windows.start_ns,
@@ -136,6 +140,62 @@ def test_windows_are_those_of_a_reader_that_takes_one_sample_at_a_time(
     found = cut_marked(cutter, *chunks_of(frame, sizes))
 
     assert (found, cutter.discarded) == cut_by_sample(length, hop, frame)
+
+
+@settings(max_examples=300)
+@given(
+    frame=streams(),
+    length=st.integers(1, 9),
+    hop=st.integers(1, 12),
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=3),
+    dtype=st.sampled_from(["f8", "f4", "i2"]),
+    has_padding=st.booleans(),
+)
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
+def test_the_short_way_cuts_what_the_long_one_does(
+    frame: Frame, length: int, hop: int, sizes: list[int], dtype: str, has_padding: bool
+) -> None:
+    """Windows, where stretches begin, and all that is remembered, frame by frame."""
+    frame = msgspec.structs.replace(frame, samples=frame.samples.astype(dtype))
+    window = WindowSpec(length, hop, pad=length - 1 if has_padding else 0)
+    stream = StreamSpec((ChannelSpec("c0"),), 100.0)
+    short, long = Cutter(window, stream), Cutter(window, stream)
+
+    for part in chunks_of(frame, sizes):
+        one = short.cut_next(part)
+        found = short.cut(part) if one is None else [one]
+        assert [(told([windows]), windows.is_fresh) for windows in found] == [
+            (told([windows]), windows.is_fresh) for windows in long.cut(part)
+        ]
+        assert short.state() == long.state()
+
+
+def test_a_stretch_that_begins_goes_the_long_way(frame_of: Callable[..., Frame]) -> None:
+    """There padding comes first, and a whole window may be cut out of its frame."""
+    cutter = Cutter(WindowSpec(4, 4, pad=3), StreamSpec((ChannelSpec("c0"),), 100.0))
+    frame = frame_of(np.arange(4.0))
+    assert [window[3] for window in cut(cutter, frame)] == [[0.0, 0.0, 0.0, 0.0]]
+
+    cutter.begin()
+
+    assert cutter.cut_next(frame) is None
+    assert [window[3] for window in cut(cutter, frame)] == [[0.0, 0.0, 0.0, 0.0]]
+
+
+def test_a_steady_stream_goes_the_short_way(frame_of: Callable[..., Frame]) -> None:
+    """Once it has begun, and but for the frames at which the buffer is cleared up."""
+    cutter = cutter_of(4, 2)
+    parts = chunks_of(frame_of(np.arange(40_000.0)), [2])
+    assert told(cutter.cut(parts[0])) == [] and cutter.cut_next(parts[0]) is None
+
+    is_short = []
+    for part in parts[1:-1]:
+        is_short.append(cutter.cut_next(part) is not None)
+        if not is_short[-1]:
+            assert len(told(cutter.cut(part))) == 1
+
+    assert is_short.count(True) > 0.9 * len(is_short)
 
 
 @settings(max_examples=100)
