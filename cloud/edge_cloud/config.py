@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from edge_cloud.homeassistant.discovery import Names
 from edge_cloud.publisher import PublisherConfig
 from edge_cloud.refresh import RefreshConfig
 from edge_runtime.config import SyncConfig, Tombstones, load_yaml
@@ -15,7 +16,14 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.modes.schedule import When
 from edge_runtime.types import check_name
 
-__all__ = ["CloudConfig", "IdentityConfig", "IngestConfig", "KeysConfig", "load_cloud"]
+__all__ = [
+    "CloudConfig",
+    "HomeAssistantConfig",
+    "IdentityConfig",
+    "IngestConfig",
+    "KeysConfig",
+    "load_cloud",
+]
 
 Positive = Annotated[float, Meta(gt=0)]
 
@@ -75,6 +83,29 @@ class IdentityConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name = f"[{self.names[0]}]" if ":" in self.names[0] else self.names[0]
         return f"https://{name}:{self.port}"
 
+    @property
+    def renew_s(self) -> float:
+        """How often to look whether the cloud's own certificates have grown old."""
+        return min(1.0, self.certificate_days / 6) * 86_400.0
+
+
+class HomeAssistantConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """That devices are shown in Home Assistant: its bridge and itself are let in by the broker.
+
+    Attributes:
+        prefix: Where Home Assistant looks for devices.
+    """
+
+    prefix: str = "homeassistant"
+
+    def names(self, root: str) -> Names:
+        """Return the topics of the bridge.
+
+        Raises:
+            ConfigError: The prefix is no name, or the root of the devices' topics.
+        """
+        return Names(root, self.prefix)
+
 
 class CloudConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A cloud, as its YAML file declares it.
@@ -93,6 +124,7 @@ class CloudConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         compact_s: Time between two compactions; None never compacts by itself.
         rescore: When rows are rescored with the newest base; None only on demand.
         identity: Who may connect; None leaves that to the broker.
+        homeassistant: Whether Home Assistant is a client of the broker, and how; None if not.
         schema: Version of this file's format.
     """
 
@@ -109,6 +141,7 @@ class CloudConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     compact_s: Positive | None = 3600.0
     rescore: When | None = None
     identity: IdentityConfig | None = None
+    homeassistant: HomeAssistantConfig | None = None
     schema: Literal[1] = 1
 
     @property
@@ -120,6 +153,8 @@ class CloudConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         check_name(self.root, "topic root")
         check_name(self.ingest.group, "ingest.group")
+        if self.homeassistant is not None:
+            self.homeassistant.names(self.root)
         for refresh in self.refresh:
             check_name(refresh.line, "model line")
         lines = [refresh.line for refresh in self.refresh]

@@ -8,15 +8,29 @@ from __future__ import annotations
 
 import msgspec
 
+from edge_cloud.brokers.access import Rule, bridge_rules, home_assistant_rules, role_rules
 from edge_cloud.config import CloudConfig, IngestConfig
 from edge_cloud.identity.authority import Authority
 from edge_runtime.config import SyncConfig
 from edge_runtime.config.hosts import is_loopback
 from edge_runtime.ports import Clock
+from edge_runtime.sync.topics import Topics
 
-__all__ = ["ASK", "INGEST", "PROBE", "REGISTRY", "client_ids", "link_of", "member_id"]
+__all__ = [
+    "ASK",
+    "BRIDGE",
+    "HOME_ASSISTANT",
+    "INGEST",
+    "PROBE",
+    "REGISTRY",
+    "client_ids",
+    "link_of",
+    "member_id",
+    "roles_of",
+]
 
 INGEST, REGISTRY, PROBE, ASK = "cloud-ingest", "cloud-registry", "cloud-probe", "cloud-ask"
+BRIDGE, HOME_ASSISTANT = "cloud-homeassistant-bridge", "cloud-homeassistant"
 
 
 def member_id(number: int) -> str:
@@ -25,11 +39,23 @@ def member_id(number: int) -> str:
 
 
 def client_ids(ingest: IngestConfig) -> tuple[str, ...]:
-    """Return the client id of every link that a cloud may have, for a broker's access list."""
+    """Return the client id of every link that a cloud may have to its devices."""
     alone = (INGEST, REGISTRY, ASK)
     if ingest.processes == 1:
         return alone
     return (*alone, PROBE, *map(member_id, range(ingest.processes)))
+
+
+def roles_of(config: CloudConfig) -> dict[str, tuple[Rule, ...]]:
+    """Return what each link of a cloud may do on its broker, by client id.
+
+    The bridge and Home Assistant itself are among them only where the cloud names them.
+    """
+    roles = dict.fromkeys(client_ids(config.ingest), role_rules(Topics(config.root)))
+    if config.homeassistant is not None:
+        names = config.homeassistant.names(config.root)
+        roles |= {BRIDGE: bridge_rules(names), HOME_ASSISTANT: home_assistant_rules(names)}
+    return roles
 
 
 def link_of(config: CloudConfig, client_id: str, clock: Clock) -> SyncConfig:

@@ -63,7 +63,6 @@ _LABELS_S = 0.5
 _RETRY_S = 1.0
 # Control messages that may wait for the registry thread; when full, the network waits (block).
 _CONTROL_MESSAGES = 1000
-_DAY_S = 86_400.0
 _DAY_NS = 86_400_000_000_000
 
 
@@ -432,8 +431,7 @@ class CloudService:
                 chores.append((3600.0, lambda: self.store.expire(keep_ns)))
         identity = config.identity
         if identity is not None:
-            every_s = min(1.0, identity.certificate_days / 6) * _DAY_S
-            chores.append((every_s, lambda: self._renew_certificates(identity)))
+            chores.append((identity.renew_s, lambda: self._renew_certificates(identity)))
         with self._scheduled() as scheduler:
             self._do_chores(chores, scheduler)
 

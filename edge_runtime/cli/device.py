@@ -171,7 +171,7 @@ def _drafted(args: argparse.Namespace) -> Draft:
         source=answers["sensor"],
         options=options,
         bundle=Path(answers["model"]),
-        broker=broker_of(broker, has_tls=args.ca_file is not None) if broker else None,
+        broker=broker_of(broker, has_tls=True if args.ca_file else None) if broker else None,
         state=args.state or Path("state") / answers["name"],
         ca_file=args.ca_file,
     )

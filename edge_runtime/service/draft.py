@@ -85,15 +85,20 @@ def option_of(text: str) -> tuple[str, Any]:
     )
 
 
-def broker_of(text: str, *, has_tls: bool) -> tuple[str, int]:
-    """Read ``HOST`` or ``HOST:PORT``; other machines are spoken to in private.
+def broker_of(text: str, *, has_tls: bool | None) -> tuple[str, int]:
+    """Read ``HOST`` or ``HOST:PORT``.
+
+    Args:
+        text: What was typed.
+        has_tls: Whether the link is encrypted; None for yes where it leaves this machine.
 
     Raises:
         ConfigError: The port is no number from 1 to 65535.
     """
     host, colon, port = text.rpartition(":")
     if not colon:
-        return text, _MQTT if is_loopback(text) and not has_tls else _MQTT_TLS
+        is_encrypted = not is_loopback(text) if has_tls is None else has_tls
+        return text, _MQTT_TLS if is_encrypted else _MQTT
     if port.isdecimal() and host and 1 <= int(port) <= 65535:
         return host, int(port)
     raise ConfigError(

@@ -13,12 +13,12 @@ from typing import Self
 
 from edge_cloud.brokers.folder import write_mosquitto, write_revocations
 from edge_cloud.brokers.mosquitto import Listener
-from edge_cloud.config import IngestConfig
+from edge_cloud.config import CloudConfig, HomeAssistantConfig, IngestConfig
 from edge_cloud.identity.authority import Authority
 from edge_cloud.identity.devices import Devices
 from edge_cloud.identity.enrolment import Enrolment
 from edge_cloud.identity.server import EnrolmentServer
-from edge_cloud.links import client_ids
+from edge_cloud.links import roles_of
 from edge_cloud.store import Store
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import SyncConfig
@@ -37,6 +37,8 @@ _NAMES = ("localhost", "127.0.0.1")
 
 class SecuredCloud:
     """An authority, its book of devices, its enrolment service, and a broker on demand.
+
+    The broker lets Home Assistant and its bridge in.
 
     Args:
         folder: For everything.
@@ -58,7 +60,13 @@ class SecuredCloud:
         self.folder = folder
         self.clock = clock or SystemClock()
         self.topics = topics or Topics()
-        self._roles = client_ids(IngestConfig(processes=processes))
+        config = CloudConfig(
+            store=folder / "store",
+            root=self.topics.root,
+            ingest=IngestConfig(processes=processes),
+            homeassistant=HomeAssistantConfig(),
+        )
+        self._roles = roles_of(config)
         self.store = Store(folder / "store", clock=self.clock)
         self.authority = Authority.create(folder / "ca", "edge-simulator", self.clock)
         self.devices = Devices(self.store, self.clock)

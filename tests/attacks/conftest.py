@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_cloud.links import BRIDGE, HOME_ASSISTANT
 from edge_runtime.ports import Connected, Message, TransportEvent
 from edge_runtime.sync.paho import PahoTransport
 from edge_simulator.secured import SecuredCloud
@@ -76,6 +77,12 @@ class Scene:
 
     def ingest(self) -> Party:
         return self.party(self.cloud.role(), "er/1/d/+/up/#")
+
+    def bridge(self, *filters: str) -> Party:
+        return self.party(self.cloud.role(BRIDGE), *filters)
+
+    def home_assistant(self, *filters: str) -> Party:
+        return self.party(self.cloud.role(HOME_ASSISTANT), *filters)
 
     def device(self, name: str, *filters: str, client_id: str | None = None) -> Party:
         return self.party(self.cloud.device(name, client_id), *filters)

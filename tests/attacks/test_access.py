@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from edge_cloud.links import BRIDGE, HOME_ASSISTANT
 from edge_runtime.sync.messages import Ack, CloudState, encode
 
 from .conftest import MARK, PATIENCE_S, Party, Scene
@@ -163,3 +164,114 @@ def _until_silenced(evil: Party, good: Party, ingest: Party) -> None:
         if ingest.until_mark() == []:
             return
     raise TimeoutError("the revoked device is still heard")
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "homeassistant/device/evil/config",
+        "homeassistant/sensor/evil/config",
+        "homeassistant/status",
+        "er/1/ha/bridge",
+        "er/1/ha/d/evil/state/main",
+        "$share/x/er/1/ha/bridge",
+    ],
+)
+def test_a_device_cannot_write_what_home_assistant_is_shown(scene: Scene, topic: str) -> None:
+    """Neither Home Assistant nor the bridge hears what a device sends there."""
+    bridge = scene.bridge("homeassistant/status", "er/1/d/+/up/last")
+    house = scene.home_assistant("homeassistant/#", "er/1/ha/#")
+    evil = scene.device("evil")
+
+    evil.send(topic, b"forged")
+    evil.send("er/1/d/evil/up/last", MARK)
+
+    assert bridge.until_mark() == []
+    bridge.send("er/1/ha/bridge", MARK)
+    assert house.until_mark() == []
+
+
+@pytest.mark.parametrize("filter_", ["homeassistant/#", "er/1/ha/#", "#", "$share/x/er/1/ha/#"])
+def test_a_device_cannot_read_what_home_assistant_is_shown(scene: Scene, filter_: str) -> None:
+    """Whatever it subscribes to, it hears no discovery, no state and no birth."""
+    ingest = scene.ingest()
+    bridge = scene.bridge("homeassistant/status")
+    house = scene.home_assistant("homeassistant/#", "er/1/ha/#")
+    evil = scene.device("evil", filter_, "er/1/d/evil/dn/cmd")
+    told = [("homeassistant/device/good/config", b"secret"), ("er/1/ha/bridge", b"secret")]
+
+    for topic, payload in told:
+        bridge.send(topic, payload)
+    bridge.send("er/1/ha/bridge", MARK)
+    assert house.until_mark() == told
+    house.send("homeassistant/status", b"online")
+    house.send("homeassistant/status", MARK)
+    assert bridge.until_mark() == [("homeassistant/status", b"online")]
+    ingest.send("er/1/d/evil/dn/cmd", MARK)
+
+    assert evil.until_mark() == []
+
+
+@pytest.mark.parametrize(
+    ("client_id", "topic"),
+    [
+        *(
+            (client_id, topic)
+            for client_id in (BRIDGE, HOME_ASSISTANT)
+            for topic in (
+                "er/1/d/good/dn/job",
+                "er/1/d/good/dn/cmd",
+                "er/1/d/good/up/last",
+                f"er/1/d/{client_id}/up/last",
+                "er/1/all/cloud",
+                "homeassistant/sensor/good/config",
+            )
+        ),
+        (BRIDGE, "homeassistant/status"),
+        (HOME_ASSISTANT, "homeassistant/device/good/config"),
+        (HOME_ASSISTANT, "er/1/ha/bridge"),
+    ],
+)
+def test_bridge_and_home_assistant_write_their_own_alone(
+    scene: Scene, client_id: str, topic: str
+) -> None:
+    """Above all nothing to a device: neither a job nor a command."""
+    ingest = scene.party(scene.cloud.role(), "er/1/d/+/up/#", "er/1/all/cloud")
+    good = scene.device("good", "er/1/d/good/dn/#", "er/1/all/cloud")
+    parties = {
+        BRIDGE: scene.bridge("homeassistant/status"),
+        HOME_ASSISTANT: scene.home_assistant("homeassistant/#", "er/1/ha/#"),
+    }
+
+    parties[client_id].send_and_settle(topic, b"forged")
+    good.send("er/1/d/good/up/last", MARK)
+    ingest.send("er/1/d/good/dn/ack", MARK)
+    parties[BRIDGE].send("er/1/ha/bridge", MARK)
+    parties[HOME_ASSISTANT].send("homeassistant/status", MARK)
+
+    for party in (ingest, good, *parties.values()):
+        assert party.until_mark() == []
+
+
+@pytest.mark.parametrize("client_id", [BRIDGE, HOME_ASSISTANT])
+@pytest.mark.parametrize("filter_", ["er/1/d/+/up/tel/+", "er/1/d/+/dn/#", "er/1/all/#", "#"])
+def test_bridge_and_home_assistant_read_their_own_alone(
+    scene: Scene, client_id: str, filter_: str
+) -> None:
+    """Rows, jobs and acknowledgements are for the cloud and each device."""
+    ingest = scene.ingest()
+    good = scene.device("good", "er/1/d/good/dn/ack")
+    marks = {BRIDGE: "er/1/d/+/up/last", HOME_ASSISTANT: "er/1/ha/bridge"}
+    curious = scene.party(scene.cloud.role(client_id), filter_, marks[client_id])
+
+    for topic in ("er/1/d/good/dn/job", f"er/1/d/{client_id}/dn/job", "er/1/all/cloud"):
+        ingest.send(topic, b"secret")
+    ingest.send("er/1/d/good/dn/ack", MARK)
+    good.until_mark()
+    good.send("er/1/d/good/up/tel/main", b"secret")
+    good.send("er/1/d/good/up/last", MARK)
+    ingest.until_mark()
+    if client_id == HOME_ASSISTANT:
+        scene.bridge().send("er/1/ha/bridge", MARK)
+
+    assert curious.until_mark() == []

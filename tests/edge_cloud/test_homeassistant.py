@@ -16,7 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_cloud.config import CloudConfig, HomeAssistantConfig, IdentityConfig
 from edge_cloud.homeassistant import Bridge, Names, discovery_of, slug
+from edge_cloud.homeassistant.cli import _Renewal
+from edge_cloud.identity.authority import Authority
+from edge_cloud.links import BRIDGE, HOME_ASSISTANT, link_of
 from edge_runtime.cli import main
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import SyncConfig
@@ -24,8 +28,10 @@ from edge_runtime.ports import Connected, Message
 from edge_runtime.sync.messages import Answers, Last, LastRow, Life, encode
 from edge_runtime.sync.paho import PahoTransport
 from edge_runtime.sync.topics import Topics
+from edge_runtime.testing import FakeClock
 from edge_runtime.testing.transport import MemoryBroker
 from edge_simulator.broker import Broker
+from edge_simulator.secured import SecuredCloud
 
 TOPICS, NAMES = Topics(), Names()
 LIFE = Life(
@@ -269,6 +275,58 @@ def test_a_broker_that_is_no_address_ends_with_2(capsys: pytest.CaptureFixture[s
     assert "HOST:PORT" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--key-file", "b.key"], "--cert-file"),
+        (["--broker", "house.example"], "--tls off"),
+        (["--config", "cloud.yaml", "--root", "er", "--cert-file", "b.pem"], "--cert-file, --root"),
+        (["--prefix", "er"], "another prefix"),
+    ],
+)
+def test_options_that_do_not_go_together_end_with_2(
+    capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+) -> None:
+    """The message names the option that is missing or too many."""
+    assert main(["homeassistant", *words]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_cloud_without_home_assistant_is_told_what_to_add(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its broker would pass nothing on."""
+    (tmp_path / "cloud.yaml").write_text("store: store\n")
+
+    assert main(["homeassistant", "--config", str(tmp_path / "cloud.yaml")]) == 2
+    assert "homeassistant: {}" in capsys.readouterr().err
+
+
+def test_the_bridge_renews_the_certificate_of_its_own_link(tmp_path: Path) -> None:
+    """After two thirds of its life the file is another one, and the link moves over."""
+    clock = FakeClock(time.time_ns())
+    Authority.create(tmp_path / "ca", "test", clock)
+    config = CloudConfig(
+        tmp_path / "store",
+        SyncConfig(host="localhost", tls="on"),
+        identity=IdentityConfig(("localhost",), ca=tmp_path / "ca"),
+        homeassistant=HomeAssistantConfig(),
+    )
+    certificate = link_of(config, BRIDGE, clock).cert_file
+    assert certificate is not None
+    renewal = _Renewal(config, clock)
+    first = certificate.read_bytes()
+
+    clock.advance(59 * 86_400.0)
+    renewal.step()
+    young = certificate.read_bytes()
+    clock.advance(2 * 86_400.0)
+    renewal.step()
+
+    assert young == first
+    assert certificate.read_bytes() != first
+
+
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Broker]:
     with Broker("mosquitto", tmp_path) as broker:
@@ -297,6 +355,71 @@ def test_a_device_appears_through_a_real_broker(mosquitto: Broker) -> None:
     check_discovery(json.loads(found.payload))
     assert bridge.returncode == 0
     assert json.loads(output)["devices"] == 1
+
+
+@pytest.mark.mosquitto
+@pytest.mark.parametrize("is_declared", [True, False], ids=["config", "files"])
+def test_a_device_appears_through_a_broker_that_knows_who_is_who(
+    tmp_path: Path, is_declared: bool
+) -> None:
+    """Bridge and Home Assistant show certificates of their own, however they came by them."""
+    with SecuredCloud(tmp_path) as cloud:
+        cloud.enroll("pump-1")
+        cloud.broker.start()
+        port = cloud.broker.port
+        declared = tmp_path / "cloud.yaml"
+        declared.write_text(
+            f"store: store\nbroker: {{host: localhost, port: {port}, tls: on}}\n"
+            "identity: {names: [localhost], ca: ca}\nhomeassistant: {}\n"
+        )
+        for name in (BRIDGE, HOME_ASSISTANT):
+            issue = ["cloud", "ca", "issue", str(declared), name, "-o", str(tmp_path / name)]
+            assert main(issue) == 0
+        house = PahoTransport(
+            SyncConfig("localhost", port, **issued(tmp_path, HOME_ASSISTANT)),
+            "any-name",
+            SystemClock(),
+        )
+        house.open(["homeassistant/#", "er/1/ha/#"], None)
+        wait_for(house, lambda event: isinstance(event, Connected))
+        options = {"broker": f"localhost:{port}", **issued(tmp_path, BRIDGE)}
+        words = ["--config", str(declared)] if is_declared else as_options(options)
+        bridge = subprocess.Popen(
+            [sys.executable, "-m", "edge_runtime.cli", "homeassistant", *words, "--json"],
+            stdout=subprocess.PIPE,
+        )
+        device = cloud.device("pump-1")
+        device.open([], None)
+        wait_for(device, lambda event: isinstance(event, Connected))
+        row = LastRow(5, {"ok": 0.75, "Wörn out": 0.25}, (), ())
+        for leaf, payload in (("life", LIFE), ("last", Last("pump-1", 5, {"main": row}))):
+            device.publish(Message(TOPICS.up("pump-1", leaf), encode(payload), retain=True))
+
+        found = wait_for(house, lambda event: is_of(event, NAMES.config("pump-1")))
+        state = wait_for(house, lambda event: is_of(event, NAMES.state("pump-1", "main")))
+        bridge.send_signal(signal.SIGINT)
+        output, _ = bridge.communicate(timeout=60)
+        wait_for(house, lambda event: is_of(event, NAMES.bridge) and event.payload == b"offline")
+        house.close()
+        device.close()
+
+    check_discovery(json.loads(found.payload))
+    assert json.loads(state.payload)["value"]["ok"] == 0.75
+    assert bridge.returncode == 0
+    assert json.loads(output)["devices"] == 1
+
+
+def issued(folder: Path, name: str) -> dict[str, Any]:
+    files = {"ca_file": "ca.pem", "cert_file": f"{name}.pem", "key_file": f"{name}.key"}
+    return {key: folder / name / file for key, file in files.items()}
+
+
+def as_options(values: dict[str, Any]) -> list[str]:
+    return [f"--{key.replace('_', '-')}={value}" for key, value in values.items()]
+
+
+def is_of(event: Any, topic: str) -> bool:
+    return isinstance(event, Message) and event.topic == topic
 
 
 def wait_for(transport: PahoTransport, fits: Callable[[Any], bool]) -> Any:

@@ -7,9 +7,10 @@ whose name is its device id, and connects with it as client id.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from edge_cloud.brokers.access import Rule, device_rules, role_rules
+from edge_cloud.brokers.access import Rule, device_rules
 from edge_runtime.sync.topics import Topics
 
 __all__ = ["MAX_FILTERS", "MAX_PAYLOAD_BYTES", "MAX_SLASHES", "device_policy", "role_policy"]
@@ -36,10 +37,18 @@ def device_policy(topics: Topics, *, arn: str = "arn:aws:iot:*:*") -> dict[str, 
     return _policy([connect, *_statements(device_rules(topics), arn)])
 
 
-def role_policy(topics: Topics, client_id: str, *, arn: str = "arn:aws:iot:*:*") -> dict[str, Any]:
-    """Return the policy of a role of the cloud."""
+def role_policy(
+    rules: Sequence[Rule], client_id: str, *, arn: str = "arn:aws:iot:*:*"
+) -> dict[str, Any]:
+    """Return the policy of a role of the cloud.
+
+    Args:
+        rules: What it may do.
+        client_id: Who it is.
+        arn: ``arn:aws:iot:REGION:ACCOUNT``.
+    """
     connect = _connect(f"{arn}:client/{client_id}")
-    return _policy([connect, *_statements(role_rules(topics), arn)])
+    return _policy([connect, *_statements(rules, arn)])
 
 
 def _connect(client: str) -> dict[str, Any]:
@@ -48,7 +57,8 @@ def _connect(client: str) -> dict[str, Any]:
     return {**_statement("iot:Connect", [client]), "Condition": will}
 
 
-def _statements(rules: tuple[Rule, ...], arn: str) -> list[dict[str, Any]]:
+def _statements(rules: Sequence[Rule], arn: str) -> list[dict[str, Any]]:
+    # No rule is for everybody here, so there is nothing to deny.
     written = [_pattern(rule) for rule in rules if rule.access == "write"]
     read = [_pattern(rule) for rule in rules if rule.access == "read"]
     return [

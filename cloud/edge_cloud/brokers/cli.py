@@ -15,7 +15,7 @@ from edge_cloud.config import CloudConfig, load_cloud
 from edge_cloud.identity.authority import Authority
 from edge_cloud.identity.cli import identity_of
 from edge_cloud.identity.devices import Devices
-from edge_cloud.links import client_ids
+from edge_cloud.links import roles_of
 from edge_cloud.store import Store
 from edge_runtime.sync.topics import Topics
 
@@ -86,7 +86,7 @@ def _mosquitto(args: argparse.Namespace, config: CloudConfig) -> list[Path]:
         args.output,
         listener,
         names=identity_of(config).names,
-        roles=client_ids(config.ingest),
+        roles=roles_of(config),
         authority=Authority(config.authority),
         devices=Devices(Store(config.store)),
         topics=Topics(config.root),
@@ -103,7 +103,7 @@ def _emqx(args: argparse.Namespace, config: CloudConfig) -> list[Path]:
         args.output,
         emqx.configuration(_seen_as(args), port=args.port, bind=args.bind),
         names=identity_of(config).names,
-        roles=client_ids(config.ingest),
+        roles=roles_of(config),
         authority=Authority(config.authority),
         devices=Devices(Store(config.store)),
         topics=Topics(config.root),
@@ -114,8 +114,9 @@ def _aws(args: argparse.Namespace, config: CloudConfig) -> list[Path]:
     topics = Topics(config.root)
     args.output.mkdir(parents=True, exist_ok=True)
     policies = {"device": aws.device_policy(topics, arn=args.arn)}
-    roles = client_ids(config.ingest)
-    policies |= {role: aws.role_policy(topics, role, arn=args.arn) for role in roles}
+    policies |= {
+        role: aws.role_policy(rules, role, arn=args.arn) for role, rules in roles_of(config).items()
+    }
     files = []
     for name, policy in policies.items():
         files.append(args.output / f"{name}-policy.json")

@@ -6,17 +6,21 @@ checked against that alone: no EMQX runs in our tests.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from edge_cloud.brokers.access import MAX_PACKET_BYTES, Rule, device_rules, role_rules
+from edge_cloud.brokers.access import MAX_PACKET_BYTES, Rule, device_rules
 from edge_runtime.sync.topics import Topics
 
 __all__ = ["ACL_NAME", "access_list", "configuration"]
 
 ACL_NAME = "acl.conf"
 
-_ACTIONS = {"write": "publish", "read": "subscribe"}
+_VERDICTS = {
+    "write": ("allow", "publish"),
+    "read": ("allow", "subscribe"),
+    "deny": ("deny", "all"),
+}
 
 
 def configuration(folder: Path, *, port: int = 8883, bind: str | None = None) -> str:
@@ -63,22 +67,23 @@ authorization {{
 """
 
 
-def access_list(topics: Topics, roles: Iterable[str], revoked: Iterable[str]) -> str:
+def access_list(topics: Topics, roles: Mapping[str, Sequence[Rule]], revoked: Iterable[str]) -> str:
     """Return ``acl.conf``: the first rule that matches decides.
 
     Args:
         topics: The topic tree.
-        roles: Client ids of the cloud's own links.
+        roles: What each of the cloud's own links may do, by client id.
         revoked: Devices that may do nothing any more.
     """
     lines = ["%% Written by edge-runtime broker-config emqx; written again, it is replaced."]
     lines += [f'{{deny, {{user, "{device}"}}, all, ["#"]}}.' for device in sorted(revoked)]
-    for role in roles:
-        lines += [_allowed(rule, f'{{user, "{role}"}}') for rule in role_rules(topics)]
-    lines += [_allowed(rule, "all") for rule in device_rules(topics)]
+    for role, rules in roles.items():
+        lines += [_line(rule, f'{{user, "{role}"}}') for rule in rules]
+    lines += [_line(rule, "all") for rule in device_rules(topics)]
     return "\n".join([*lines, "{deny, all}."]) + "\n"
 
 
-def _allowed(rule: Rule, who: str) -> str:
+def _line(rule: Rule, who: str) -> str:
+    verdict, action = _VERDICTS[rule.access]
     topic = rule.named("${username}")
-    return f'{{allow, {who}, {_ACTIONS[rule.access]}, ["{topic}"]}}.'
+    return f'{{{verdict}, {who}, {action}, ["{topic}"]}}.'

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edge_cloud.brokers import emqx, mosquitto
+from edge_cloud.brokers.access import Rule
 from edge_cloud.identity.authority import Authority
 from edge_cloud.identity.devices import Devices
 from edge_runtime.errors import ConfigError
@@ -26,7 +27,7 @@ def write_mosquitto(
     listener: mosquitto.Listener,
     *,
     names: Sequence[str],
-    roles: Sequence[str],
+    roles: Mapping[str, Sequence[Rule]],
     authority: Authority,
     devices: Devices,
     topics: Topics,
@@ -37,7 +38,7 @@ def write_mosquitto(
         folder: Where to.
         listener: Where it listens, and where it will find the files.
         names: By which devices reach the broker.
-        roles: Client ids of the cloud's own links.
+        roles: What each of the cloud's own links may do, by client id.
         authority: Signs its certificate.
         devices: Says who is out.
         topics: The topic tree.
@@ -60,7 +61,7 @@ def write_emqx(
     configuration: str,
     *,
     names: Sequence[str],
-    roles: Sequence[str],
+    roles: Mapping[str, Sequence[Rule]],
     authority: Authority,
     devices: Devices,
     topics: Topics,
@@ -71,7 +72,7 @@ def write_emqx(
         folder: Where to.
         configuration: Of the listener.
         names: By which devices reach the broker.
-        roles: Client ids of the cloud's own links.
+        roles: What each of the cloud's own links may do, by client id.
         authority: Signs its certificate.
         devices: Says who is out.
         topics: The topic tree.
@@ -87,7 +88,7 @@ def write_emqx(
 def write_revocations(
     folder: Path,
     *,
-    roles: Sequence[str],
+    roles: Mapping[str, Sequence[Rule]],
     authority: Authority,
     devices: Devices,
     topics: Topics,
@@ -96,7 +97,7 @@ def write_revocations(
 
     Args:
         folder: What ``broker-config`` wrote.
-        roles: Client ids of the cloud's own links.
+        roles: What each of the cloud's own links may do, by client id.
         authority: Signs the list of revoked certificates.
         devices: Says who is out.
         topics: The topic tree.

@@ -8,12 +8,12 @@ revoked device stands in both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from edge_cloud.brokers.access import MAX_PACKET_BYTES, device_rules, role_rules
+from edge_cloud.brokers.access import MAX_PACKET_BYTES, Rule, device_rules
 from edge_runtime.sync.topics import Topics
 
 __all__ = ["ACL_NAME", "REVOKED_NAME", "Listener", "access_list", "configuration"]
@@ -31,7 +31,7 @@ class Listener(msgspec.Struct, frozen=True):
         port: TLS port.
         bind: Address of it; None for all.
         loopback_port: A plain port for programs of the broker's machine, which may do what
-            the cloud may; None for none.
+            any of the roles may; None for none.
     """
 
     folder: Path
@@ -93,24 +93,37 @@ def _loopback(listener: Listener) -> list[str]:
 
 
 def access_list(
-    topics: Topics, roles: Iterable[str], revoked: Iterable[str], *, has_loopback: bool = False
+    topics: Topics,
+    roles: Mapping[str, Sequence[Rule]],
+    revoked: Iterable[str],
+    *,
+    has_loopback: bool = False,
 ) -> str:
     """Return the access list.
 
     Args:
         topics: The topic tree.
-        roles: Client ids of the cloud's own links.
+        roles: What each of the cloud's own links may do, by client id.
         revoked: Devices that may do nothing any more.
         has_loopback: Whether a client without a name is a program of the broker's machine.
     """
-    of_roles = [f"topic {rule.access} {rule.filter}" for rule in role_rules(topics)]
     lines = ["# Written by edge-runtime broker-config mosquitto; written again, it is replaced."]
     if has_loopback:
-        lines += ["", "# Without a name: on the loopback listener alone.", *of_roles]
-    for role in roles:
-        lines += ["", f"user {role}", *of_roles]
+        lines += ["", "# Without a name: on the loopback listener alone."]
+        lines += dict.fromkeys(
+            _line("topic", rule)
+            for rules in roles.values()
+            for rule in rules
+            if rule.access != "deny"
+        )
+    for role, rules in roles.items():
+        lines += ["", f"user {role}", *(_line("topic", rule, role) for rule in rules)]
     for device in sorted(revoked):
         lines += ["", f"user {device}", "topic deny #"]
     lines += ["", "# Everybody with a certificate; %u is the name in it."]
-    lines += [f"pattern {rule.access} {rule.named('%u')}" for rule in device_rules(topics)]
+    lines += [_line("pattern", rule, "%u") for rule in device_rules(topics)]
     return "\n".join(lines) + "\n"
+
+
+def _line(kind: str, rule: Rule, name: str = "") -> str:
+    return f"{kind} {rule.access} {rule.named(name)}"

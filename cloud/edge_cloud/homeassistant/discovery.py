@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from edge_runtime.errors import ConfigError
 from edge_runtime.sync.messages import Answers, Life
 from edge_runtime.types import check_name
 from edge_runtime.version import __version__
@@ -33,6 +34,13 @@ class Names(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         check_name(self.root, "topic root")
         check_name(self.prefix, "discovery prefix")
+        if self.root == self.prefix:
+            raise ConfigError(
+                f"devices and discoveries are both below {self.root!r}",
+                where="homeassistant",
+                expected="a discovery prefix that is not the root of the devices' topics",
+                remedy="Name another prefix, here and in Home Assistant: it may read all below it.",
+            )
 
     @property
     def birth(self) -> str:
@@ -44,8 +52,18 @@ class Names(msgspec.Struct, frozen=True):
         """Whether the bridge is there."""
         return f"{self.root}/1/ha/bridge"
 
+    @property
+    def discoveries(self) -> str:
+        """Filter for every announcement, of whatever kind Home Assistant asks for."""
+        return f"{self.prefix}/#"
+
+    @property
+    def shown(self) -> str:
+        """Filter for all that is shown of devices."""
+        return f"{self.root}/1/ha/#"
+
     def config(self, device: str) -> str:
-        """Where a device is announced."""
+        """Where a device is announced; ``+`` makes it a filter for all of them."""
         return f"{self.prefix}/device/{device}/config"
 
     def availability(self, device: str) -> str:

@@ -5,20 +5,28 @@ from __future__ import annotations
 import argparse
 import datetime
 import re
+from pathlib import Path
+from typing import Any
 
 from edge_cloud.brokers.folder import reload_broker, write_revocations
 from edge_cloud.config import CloudConfig, IdentityConfig, load_cloud
 from edge_cloud.identity.authority import Authority
 from edge_cloud.identity.devices import Device, Devices
-from edge_cloud.links import client_ids
+from edge_cloud.identity.enrolment import Enrolment
+from edge_cloud.links import BRIDGE, HOME_ASSISTANT, roles_of
 from edge_cloud.store import Store
 from edge_cloud.verbs import Verbs, tell, verb, with_config
 from edge_runtime.errors import ConfigError
 from edge_runtime.sync.board_times import forget_times
+from edge_runtime.sync.identity.folder import write_private
+from edge_runtime.sync.identity.keys import certificate_of, new_key, pem_of
 from edge_runtime.sync.identity.token import ClaimToken
 from edge_runtime.sync.topics import Topics
 
 __all__ = ["add_device_verbs", "add_identity", "identity_of"]
+
+_CARRIED_DAYS = 397.0
+"""Life of a certificate that a person carries, once a year as with the broker's own."""
 
 _UNITS_S = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -26,14 +34,28 @@ _UNITS_S = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
 def add_identity(verbs: Verbs) -> None:
     """Add ``ca``, ``enroll`` and ``revoke``."""
     ca = verbs.add_parser("ca", help="certificate authority", description="certificate authority")
+    of_ca = ca.add_subparsers(required=True, metavar="VERB")
     with_config(
         verb(
-            ca.add_subparsers(required=True, metavar="VERB"),
+            of_ca,
             "init",
             "make the authority that signs every certificate of this cloud",
             "ca init cloud.yaml",
             _init,
         )
+    )
+    issue = with_config(
+        verb(
+            of_ca,
+            "issue",
+            "make key and certificate for the bridge or Home Assistant on another machine",
+            f"ca issue cloud.yaml {HOME_ASSISTANT} -o homeassistant",
+            _issue,
+        )
+    )
+    issue.add_argument("name", choices=(BRIDGE, HOME_ASSISTANT), help="who will show it")
+    issue.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="where the files go"
     )
     enroll = with_config(
         verb(
@@ -103,6 +125,37 @@ def _authority(config: CloudConfig) -> Authority:
     return Authority(config.authority)
 
 
+def _issue(args: argparse.Namespace) -> int:
+    config = load_cloud(args.config)
+    _check_let_in(config, args.name)
+    authority, devices = Authority(config.authority), Devices(Store(config.store))
+    was_revoked = args.name in devices.revoked()
+    key = new_key()
+    issued = Enrolment(authority, devices, days=_CARRIED_DAYS).admit(key.public_key(), args.name)
+    files = [args.output / name for name in (f"{args.name}.key", f"{args.name}.pem", "ca.pem")]
+    args.output.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(files[0], pem_of(key))
+    write_private(files[1], issued.certificate.encode(), mode=0o644)
+    write_private(files[2], authority.path.read_bytes(), mode=0o644)
+    ends = certificate_of(issued.certificate, str(files[1])).not_valid_after_utc
+    ends_ns = round(ends.timestamp()) * 10**9
+    result: dict[str, Any] = {"files": list(map(str, files)), "not_after_ns": ends_ns}
+    lines = [*result["files"], f"{args.name} may connect with these until {_date(ends_ns)}."]
+    if was_revoked:
+        lines.append(_serve_again(config, devices, result))
+    return tell(args, result, "\n".join(lines))
+
+
+def _check_let_in(config: CloudConfig, name: str) -> None:
+    if config.homeassistant is None:
+        raise ConfigError(
+            f"the broker's access list has no {name!r}",
+            where="homeassistant",
+            expected="a cloud that says that Home Assistant is a client of its broker",
+            remedy="Add to the YAML: homeassistant: {}; and run broker-config again.",
+        )
+
+
 def _enroll(args: argparse.Namespace) -> int:
     config = load_cloud(args.config)
     identity = identity_of(config)
@@ -125,13 +178,17 @@ def _enroll(args: argparse.Namespace) -> int:
         "The token is not shown again.",
     ]
     if was_revoked:
-        # The name is served again, so the broker must not deny it any more.
-        result["broker"] = _tell_broker(config, devices)
-        lines.append(
-            f"Its old certificates stay revoked; {result['broker']}. It must have read that list "
-            "before this device enrolls: restart it where in doubt."
-        )
+        lines.append(_serve_again(config, devices, result))
     return tell(args, result, "\n".join(lines))
+
+
+def _serve_again(config: CloudConfig, devices: Devices, result: dict[str, Any]) -> str:
+    """Let the broker deny a name no more that was revoked; note and return what was done."""
+    result["broker"] = _tell_broker(config, devices)
+    return (
+        f"Its old certificates stay revoked; {result['broker']}. It must have read that list "
+        "before the new one is shown: restart it where in doubt."
+    )
 
 
 def _revoke(args: argparse.Namespace) -> int:
@@ -152,7 +209,7 @@ def _tell_broker(config: CloudConfig, devices: Devices) -> str:
         return "the broker does not know yet: run broker-config again, and reload it"
     write_revocations(
         identity.broker_folder,
-        roles=client_ids(config.ingest),
+        roles=roles_of(config),
         authority=Authority(config.authority),
         devices=devices,
         topics=Topics(config.root),

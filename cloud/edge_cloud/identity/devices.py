@@ -87,6 +87,15 @@ class Devices:
             )
         return expires_ns
 
+    def admit(self, name: str) -> None:
+        """Note a link of the cloud that is on another machine, so that it can be revoked."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                "INSERT INTO device VALUES (?,'','active',?) ON CONFLICT (device) DO UPDATE SET"
+                " state='active', changed_ns=excluded.changed_ns",
+                (name, self._clock.now_ns()),
+            )
+
     def claim(self, digest: str, *, device: str, serial: str, key: str) -> None:
         """Use an invitation for a key; the same key may use it again until it ends.
 

@@ -59,6 +59,11 @@ class Enrolment:
         )
         return self._issued("identity.enrolled", key, request.device)
 
+    def admit(self, key: EllipticCurvePublicKey, name: str) -> Issued:
+        """Sign for a link of the cloud that a person sets up on another machine."""
+        self._devices.admit(name)
+        return self._issued("identity.admitted", key, name)
+
     def renew(self, request: RenewRequest, peer: Peer | None) -> Issued:
         """Give a device that shows its present certificate the next one.
 

@@ -16,14 +16,16 @@ from cryptography import x509
 
 from edge_cloud.brokers import aws, emqx, mosquitto
 from edge_cloud.brokers.access import device_rules, role_rules
-from edge_cloud.config import IngestConfig
-from edge_cloud.links import client_ids
+from edge_cloud.config import CloudConfig, HomeAssistantConfig, IngestConfig
+from edge_cloud.homeassistant import Names
+from edge_cloud.links import BRIDGE, HOME_ASSISTANT, roles_of
 from edge_runtime.cli import main
 from edge_runtime.sync.messages import MAX_PAYLOAD_BYTES
 from edge_runtime.sync.topics import Topics
 
 TOPICS = Topics("plant")
-ROLES = client_ids(IngestConfig())
+ROLES = roles_of(CloudConfig(Path("store"), root="plant"))
+SHOWN = CloudConfig(Path("store"), root="plant", homeassistant=HomeAssistantConfig("ha"))
 PUBLISHED = [
     TOPICS.tel("d" * 63, "s" * 63),
     *(TOPICS.up("pump-1", leaf) for leaf in ("life", "last", "blob", "job/j-1")),
@@ -38,8 +40,9 @@ def written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     cloud.write_text("store: store\nroot: plant\nidentity: {names: [broker.example, 10.0.0.7]}\n")
     assert main(["cloud", "ca", "init", str(cloud)]) == 0
 
-    def run(kind: str, *options: str) -> tuple[Path, list[str]]:
+    def run(kind: str, *options: str, more: str = "") -> tuple[Path, list[str]]:
         folder = tmp_path / kind
+        cloud.write_text(cloud.read_text() + more)
         capsys.readouterr()
         words = ["broker-config", kind, "--config", str(cloud), "-o", str(folder), "--json"]
         assert main([*words, *options]) == 0
@@ -133,7 +136,8 @@ def test_revoked_devices_are_denied_everything() -> None:
 
 def test_each_of_several_ingesters_has_its_rules() -> None:
     """Its client id is the name in its certificate; the one that asks first has one, too."""
-    roles = client_ids(IngestConfig(processes=2))
+    config = CloudConfig(Path("store"), root="plant", ingest=IngestConfig(processes=2))
+    roles = roles_of(config)
 
     rules = mosquitto.access_list(TOPICS, roles, []).split("\n\n")[1:-1]
 
@@ -204,7 +208,7 @@ def test_a_devices_policy_allows_nothing_of_another() -> None:
 
 def test_a_role_reads_all_devices_and_writes_to_them() -> None:
     """The ingest's own policy covers its filter, its acks and its presence."""
-    policy = aws.role_policy(TOPICS, "cloud-ingest")
+    policy = aws.role_policy(role_rules(TOPICS), "cloud-ingest")
 
     assert allows(policy, "iot:Subscribe", f"topicfilter/{TOPICS.every_up('#')}", "")
     assert allows(policy, "iot:Receive", f"topic/{TOPICS.up('pump-1', 'last')}", "")
@@ -238,3 +242,112 @@ def test_rules_are_those_of_the_root() -> None:
     """Two installations on one broker do not see each other."""
     for rule in (*device_rules(TOPICS), *role_rules(TOPICS)):
         assert rule.filter.startswith("plant/1/")
+
+
+# --- Home Assistant ---------------------------------------------------------------------
+
+
+def test_mosquitto_lets_bridge_and_home_assistant_do_their_work_alone() -> None:
+    """They have these rules, and are denied what everybody with a certificate may do."""
+    sections = mosquitto.access_list(TOPICS, roles_of(SHOWN), []).split("\n\n")
+
+    assert (
+        f"""\
+user {BRIDGE}
+topic read plant/1/d/+/up/life
+topic read plant/1/d/+/up/last
+topic read ha/status
+topic write ha/device/+/config
+topic write plant/1/ha/#
+topic deny plant/1/d/{BRIDGE}/up/#
+topic deny plant/1/d/{BRIDGE}/dn/#
+topic deny plant/1/all/#"""
+        in sections
+    )
+    assert (
+        f"""\
+user {HOME_ASSISTANT}
+topic read ha/#
+topic read plant/1/ha/#
+topic write ha/status
+topic deny plant/1/d/{HOME_ASSISTANT}/up/#
+topic deny plant/1/d/{HOME_ASSISTANT}/dn/#
+topic deny plant/1/all/#"""
+        in sections
+    )
+
+
+def test_home_assistant_changes_no_line_of_others() -> None:
+    """Without its own rules the lists are those of a cloud that does not know it."""
+    roles = roles_of(SHOWN)
+    own = (BRIDGE, HOME_ASSISTANT)
+
+    sections = mosquitto.access_list(TOPICS, roles, ["d"]).split("\n\n")
+    lines = emqx.access_list(TOPICS, roles, ["d"]).splitlines()
+
+    others = [one for one in sections if not one.startswith(tuple(f"user {name}" for name in own))]
+    assert "\n\n".join(others) == mosquitto.access_list(TOPICS, ROLES, ["d"])
+    others = [one for one in lines if not any(f'"{name}"' in one for name in own)]
+    assert others == emqx.access_list(TOPICS, ROLES, ["d"]).splitlines()
+
+
+def test_emqx_looks_at_their_denials_before_the_rules_for_everybody() -> None:
+    """The first rule that matches decides; a role's own come first, then what it is denied."""
+    lines = emqx.access_list(TOPICS, roles_of(SHOWN), []).splitlines()
+
+    own = [line for line in lines if f'"{BRIDGE}"' in line]
+    who = f'{{user, "{BRIDGE}"}}'
+    assert own[0] == f'{{allow, {who}, subscribe, ["plant/1/d/+/up/life"]}}.'
+    assert own[3] == f'{{allow, {who}, publish, ["ha/device/+/config"]}}.'
+    assert own[-1] == f'{{deny, {who}, all, ["plant/1/all/#"]}}.'
+    assert lines.index(own[-1]) < next(i for i, line in enumerate(lines) if "{allow, all," in line)
+
+
+def test_the_loopback_port_is_for_the_bridge_too(written: Any) -> None:
+    """What a client without a name may do is what all roles may, and nothing is denied to it."""
+    folder, _ = written(
+        "mosquitto", "--loopback-port", "1883", more="homeassistant: {prefix: ha}\n"
+    )
+
+    unnamed = (folder / "acl").read_text().split("\n\n")[1].splitlines()
+    assert {"topic write plant/1/d/+/dn/#", "topic write ha/device/+/config"} <= set(unnamed)
+    assert not [line for line in unnamed if line.startswith("topic deny")]
+    assert len(unnamed) == len(set(unnamed))
+
+
+def test_aws_lets_bridge_and_home_assistant_do_their_work_alone(written: Any) -> None:
+    """Each has a policy of its own, under its own client id."""
+    folder, files = written("aws", more="homeassistant: {prefix: ha}\n")
+    bridge, house = (
+        msgspec.json.decode((folder / f"{name}-policy.json").read_bytes())
+        for name in (BRIDGE, HOME_ASSISTANT)
+    )
+    names = Names("plant", "ha")
+    shown = names.state("pump-1", "main")
+
+    assert len(files) == len(ROLES) + 3
+    assert allows(bridge, "iot:Connect", f"client/{BRIDGE}", "")
+    assert not allows(bridge, "iot:Connect", f"client/{HOME_ASSISTANT}", "")
+    for filter_ in (TOPICS.every_up("life"), TOPICS.every_up("last"), names.birth):
+        assert allows(bridge, "iot:Subscribe", f"topicfilter/{filter_}", "")
+    for topic in (names.config("pump-1"), names.bridge, shown):
+        assert allows(bridge, "iot:RetainPublish", f"topic/{topic}", "")
+        assert allows(house, "iot:Receive", f"topic/{topic}", "")
+        assert not allows(house, "iot:Publish", f"topic/{topic}", "")
+    for topic in (TOPICS.dn("pump-1", "job"), TOPICS.up("pump-1", "last"), names.birth):
+        assert not allows(bridge, "iot:Publish", f"topic/{topic}", "")
+    for topic in (TOPICS.dn("pump-1", "job"), TOPICS.tel("pump-1", "main"), TOPICS.all_cloud):
+        assert not allows(bridge, "iot:Receive", f"topic/{topic}", "")
+        assert not allows(house, "iot:Receive", f"topic/{topic}", "")
+    assert allows(house, "iot:Publish", f"topic/{names.birth}", "")
+
+
+def test_a_prefix_that_is_the_root_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Home Assistant may read all below its prefix: that must not be what devices say."""
+    cloud = tmp_path / "cloud.yaml"
+    cloud.write_text("store: store\nroot: plant\nhomeassistant: {prefix: plant}\n")
+
+    assert main(["broker-config", "aws", "--config", str(cloud), "-o", str(tmp_path)]) == 2
+    assert "both below 'plant'" in capsys.readouterr().err

@@ -9,8 +9,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from cryptography import x509
 
 from edge_cloud.config import load_cloud
+from edge_cloud.links import BRIDGE, HOME_ASSISTANT
 from edge_cloud.service import CloudService
 from edge_runtime.cli import main
 from edge_runtime.clock import SystemClock
@@ -215,6 +217,50 @@ def test_a_revocation_reaches_the_brokers_files(shell: Shell, running: CloudServ
     assert said == "the broker's files are written: reload it"
     assert "user pump-1\ntopic deny #" in (broker / "acl").read_text()
     assert (broker / "revoked.pem").read_bytes() != before
+
+
+def test_without_home_assistant_in_the_yaml_nothing_is_issued_for_it(shell: Shell) -> None:
+    """The broker would not let it do anything; the message says which line is missing."""
+    shell.json("cloud", "ca", "init", shell.cloud)
+
+    code, _, said = shell.run("cloud", "ca", "issue", shell.cloud, HOME_ASSISTANT, "-o", "house")
+
+    assert code == 2
+    assert "homeassistant: {}" in said
+    assert shell.json("cloud", "devices", shell.cloud) == []
+
+
+@pytest.mark.parametrize("name", [BRIDGE, HOME_ASSISTANT])
+def test_what_is_issued_can_be_revoked_and_issued_again(shell: Shell, name: str) -> None:
+    """The key is its owner's alone, and the name is in the book of devices."""
+    broker, house = shell.folder / "broker", shell.folder / "house"
+    text = Path(shell.cloud).read_text().replace("}", ", broker_folder: broker}")
+    Path(shell.cloud).write_text(f"{text}homeassistant: {{}}\n")
+    shell.json("cloud", "ca", "init", shell.cloud)
+    shell.json("broker-config", "mosquitto", "--config", shell.cloud, "-o", str(broker))
+    words = ("cloud", "ca", "issue", shell.cloud, name, "-o", str(house))
+    denial = f"user {name}\ntopic deny #"
+
+    issued = shell.json(*words)
+    number = certificate_in(house / f"{name}.pem").serial_number
+    revoked = shell.json("cloud", "revoke", shell.cloud, name)
+    has_denied = denial in (broker / "acl").read_text()
+    _, out, _ = shell.run(*words)
+
+    assert set(issued["files"]) == {
+        str(house / one) for one in (f"{name}.pem", f"{name}.key", "ca.pem")
+    }
+    assert stat.S_IMODE((house / f"{name}.key").stat().st_mode) == 0o600
+    assert certificate_in(house / f"{name}.pem").subject.rfc4514_string() == f"CN={name}"
+    assert (revoked["certificates"], has_denied) == (1, True)
+    assert denial not in (broker / "acl").read_text()
+    listed = x509.load_pem_x509_crl((broker / "revoked.pem").read_bytes())
+    assert listed.get_revoked_certificate_by_serial_number(number) is not None
+    assert "must have read that list" in out
+
+
+def certificate_in(path: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(path.read_bytes())
 
 
 def test_a_device_taken_in_again_is_served_again_by_the_broker(shell: Shell) -> None:
