@@ -173,8 +173,9 @@ class _ExactError:
         self._asked = three[0].reshape(source.shape)
         self._answered = three[1].reshape(target.shape)
         self._ones = three[2]
-        self._sums = np.empty((2, 3), three.dtype)
-        self._add_up = _products(three[:2], three, self._sums)
+        # In one row: a list of rows costs a view for each.
+        self._sums = np.empty(6, three.dtype)
+        self._add_up = _products(three[:2], three, self._sums.reshape(2, 3))
         many = max(1, _CACHED_VALUES // size), size
         self._many_p, self._many_q = np.empty((2, *many), three.dtype)
 
@@ -185,7 +186,7 @@ class _ExactError:
         self._asked[...] = asked
         self._answered[...] = answers
         self._add_up()
-        (pp, pq, p), (_, qq, q) = self._sums.tolist()
+        pp, pq, p, _, qq, q = self._sums.tolist()
         error = np.empty((1, 1))
         error[0, 0] = max(0.0, self._mean(pp, pq, qq, p, q))
         return error

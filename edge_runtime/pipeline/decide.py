@@ -192,7 +192,7 @@ class Decider:
 
     def _gated_in_one(self, smooth: np.ndarray, end_ns: np.ndarray) -> list[tuple[int, int, bool]]:
         crossed = []
-        values, has, time_ns = smooth[0].tolist(), self._has_started, int(end_ns[0])
+        (values,), has, time_ns = smooth.tolist(), self._has_started, int(end_ns[0])
         for column, _, gate in self._gated:
             has_started = has[column]
             if gate.crosses(values[column], time_ns, self._seen, has_started=has_started):

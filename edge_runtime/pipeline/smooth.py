@@ -84,7 +84,7 @@ class _Sliding:
 
     def smooth(self, values: np.ndarray, _end_ns: np.ndarray) -> tuple[np.ndarray, int]:
         if len(values) == 1:
-            return self._smoothed_one(values[0].tolist())
+            return self._smoothed_one(*values.tolist())
         known = np.concatenate((self._rows(), values))
         count = max(0, len(known) - self._count + 1)
         self._history = known[count:].tolist()

@@ -162,7 +162,6 @@ class Cutter:
             or first == start
             or self._filtering is not None
             or self._marks is not None
-            or len(self._bad)
             or frame.quality is not None
             or samples.dtype is not self._source_dtype
             or time_ns.dtype is not _INT64
@@ -173,7 +172,7 @@ class Cutter:
         rows, times = self._samples, self._times
         rows[first:last] = samples
         times[first:last] = time_ns
-        if self._dtype is _FLOAT32 and not _is_finite(rows[first:last]):
+        if self._dtype is _FLOAT32 and (len(self._bad) or not _is_finite(rows[first:last])):
             return None
         self._last_ns = time_ns.item(-1)
         self._used, self._next, self._covered = last, start + self._hop, stop
