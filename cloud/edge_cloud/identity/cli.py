@@ -231,7 +231,9 @@ def _line(device: Device) -> str:
     seen = "never seen"
     if device.seen_ns is not None:
         seen = f"{'online' if device.is_online else 'offline'} since {_date(device.seen_ns)}"
-    return f"{device.device}: {device.state}, {certificate}, {seen}, machine {device.serial}"
+    # What was issued for a link of the cloud is of no machine, and nobody looks for it.
+    whose = f"{seen}, machine {device.serial}" if device.serial else "a link of the cloud"
+    return f"{device.device}: {device.state}, {certificate}, {whose}"
 
 
 def _date(time_ns: int) -> str:

@@ -242,6 +242,7 @@ def test_what_is_issued_can_be_revoked_and_issued_again(shell: Shell, name: str)
     denial = f"user {name}\ntopic deny #"
 
     issued = shell.json(*words)
+    _, listed_as, _ = shell.run("cloud", "devices", shell.cloud)
     number = certificate_in(house / f"{name}.pem").serial_number
     revoked = shell.json("cloud", "revoke", shell.cloud, name)
     has_denied = denial in (broker / "acl").read_text()
@@ -252,6 +253,7 @@ def test_what_is_issued_can_be_revoked_and_issued_again(shell: Shell, name: str)
     }
     assert stat.S_IMODE((house / f"{name}.key").stat().st_mode) == 0o600
     assert certificate_in(house / f"{name}.pem").subject.rfc4514_string() == f"CN={name}"
+    assert listed_as.endswith("a link of the cloud\n")
     assert (revoked["certificates"], has_denied) == (1, True)
     assert denial not in (broker / "acl").read_text()
     listed = x509.load_pem_x509_crl((broker / "revoked.pem").read_bytes())
