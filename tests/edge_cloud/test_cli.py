@@ -87,7 +87,7 @@ def test_every_verb_has_help_an_example_and_json() -> None:
     Cloud().configure(parser)
     leaves = [each for each in parsers(parser) if "verb" in each._defaults]
 
-    assert len(leaves) == 26
+    assert len(leaves) == 27
     for leaf in leaves:
         assert leaf.description
         assert "example:\n  edge-runtime cloud" in (leaf.epilog or "")
