@@ -133,7 +133,7 @@ def test_in_a_process_of_its_own_a_crash_costs_nothing(
 
     assert (odd_device.folder / "happened").exists()
     assert "it starts again in" not in said
-    assert odd_device.kept("odd") == odd_device.all_windows
+    assert odd_device.kept("odd") == odd_device.all_windows, said
     assert odd_device.kept("calm") == odd_device.all_windows
     assert "model_failed" not in status["streams"]["odd"]["discarded"]
 
