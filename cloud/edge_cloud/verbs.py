@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Run", "VerbParser", "Verbs", "tell", "verb", "with_config"]
+from edge_runtime.errors import ConfigError
+
+__all__ = ["Run", "VerbParser", "Verbs", "make_folder", "tell", "verb", "with_config"]
 
 Run = Callable[[argparse.Namespace], int]
 """Does what a verb says and returns the exit code."""
@@ -72,3 +74,20 @@ def tell(args: argparse.Namespace, result: object, text: str) -> int:
     encoded = msgspec.json.encode(result).decode()
     sys.stdout.write((encoded if args.json else text) + "\n")
     return 0
+
+
+def make_folder(folder: Path, mode: int = 0o755) -> None:
+    """Make the folder that a verb writes to, unless it is there.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    try:
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"no folder can be made there: {error.strerror}",
+            where=str(folder),
+            expected="a folder, or a path at which one may be made",
+            remedy="Choose another with -o.",
+        ) from error

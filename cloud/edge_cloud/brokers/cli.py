@@ -17,6 +17,7 @@ from edge_cloud.identity.cli import identity_of
 from edge_cloud.identity.devices import Devices
 from edge_cloud.links import roles_of
 from edge_cloud.store import Store
+from edge_cloud.verbs import make_folder
 from edge_runtime.sync.topics import Topics
 
 __all__ = ["BrokerConfig"]
@@ -112,7 +113,7 @@ def _emqx(args: argparse.Namespace, config: CloudConfig) -> list[Path]:
 
 def _aws(args: argparse.Namespace, config: CloudConfig) -> list[Path]:
     topics = Topics(config.root)
-    args.output.mkdir(parents=True, exist_ok=True)
+    make_folder(args.output)
     policies = {"device": aws.device_policy(topics, arn=args.arn)}
     policies |= {
         role: aws.role_policy(rules, role, arn=args.arn) for role, rules in roles_of(config).items()

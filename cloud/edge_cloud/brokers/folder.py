@@ -11,6 +11,7 @@ from edge_cloud.brokers import emqx, mosquitto
 from edge_cloud.brokers.access import Rule
 from edge_cloud.identity.authority import Authority
 from edge_cloud.identity.devices import Devices
+from edge_cloud.verbs import make_folder
 from edge_runtime.errors import ConfigError
 from edge_runtime.sync.identity.folder import write_private
 from edge_runtime.sync.topics import Topics
@@ -141,7 +142,7 @@ def reload_broker(pid_file: Path) -> int:
 
 
 def _write_credentials(folder: Path, names: Sequence[str], authority: Authority) -> list[Path]:
-    folder.mkdir(mode=_FOLDER, parents=True, exist_ok=True)
+    make_folder(folder, _FOLDER)
     shown = authority.server(folder, names)
     return [
         _write(folder / "ca.pem", authority.path.read_text()),

@@ -137,17 +137,7 @@ def _typed(args: argparse.Namespace) -> _Setup:
             expected="the certificate that belongs to the key",
             remedy=f"Add it; both are made by: edge-runtime cloud ca issue CLOUD.yaml {BRIDGE}.",
         )
-    has_file = args.ca_file is not None or args.cert_file is not None
-    has_tls = args.tls == "on" if args.tls is not None else has_file or None
-    host, port = broker_of(args.broker or "127.0.0.1", has_tls=has_tls)
-    if has_tls is None and not is_loopback(host):
-        raise ConfigError(
-            f"the link to {host} would not be encrypted",
-            where="homeassistant",
-            expected="--ca-file, --cert-file or --tls",
-            remedy="Name the authority of the broker's certificate with --ca-file; say --tls on if "
-            "it is a public one, or --tls off to send everything in the clear.",
-        )
+    host, port = _broker(args)
     link = SyncConfig(
         host=host,
         port=port,
@@ -161,6 +151,22 @@ def _typed(args: argparse.Namespace) -> _Setup:
     given = {name: getattr(args, name) for name in ("root", "prefix")}
     names = Names(**{name: value for name, value in given.items() if value is not None})
     return _Setup(link, names, lambda: None)
+
+
+def _broker(args: argparse.Namespace) -> tuple[str, int]:
+    """Return host and port; a link to another machine is encrypted, or said not to be."""
+    has_file = args.ca_file is not None or args.cert_file is not None
+    has_tls = args.tls == "on" if args.tls is not None else has_file or None
+    host, port = broker_of(args.broker or "127.0.0.1", has_tls=has_tls)
+    if has_tls is None and not is_loopback(host):
+        raise ConfigError(
+            f"the link to {host} would not be encrypted",
+            where="homeassistant",
+            expected="--ca-file, --cert-file or --tls",
+            remedy="Name the authority of the broker's certificate with --ca-file; say --tls on if "
+            "it is a public one, or --tls off to send everything in the clear.",
+        )
+    return host, port
 
 
 def _option(name: str) -> str:

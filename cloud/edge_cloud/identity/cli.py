@@ -15,7 +15,7 @@ from edge_cloud.identity.devices import Device, Devices
 from edge_cloud.identity.enrolment import Enrolment
 from edge_cloud.links import BRIDGE, HOME_ASSISTANT, roles_of
 from edge_cloud.store import Store
-from edge_cloud.verbs import Verbs, tell, verb, with_config
+from edge_cloud.verbs import Verbs, make_folder, tell, verb, with_config
 from edge_runtime.errors import ConfigError
 from edge_runtime.sync.board_times import forget_times
 from edge_runtime.sync.identity.folder import write_private
@@ -33,6 +33,28 @@ _UNITS_S = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 def add_identity(verbs: Verbs) -> None:
     """Add ``ca``, ``enroll`` and ``revoke``."""
+    _add_authority(verbs)
+    enroll = with_config(
+        verb(
+            verbs,
+            "enroll",
+            "invite a device: print a claim token, once",
+            "enroll cloud.yaml pump-1 --serial 10000000a1b2c3d4",
+            _enroll,
+        )
+    )
+    enroll.add_argument("device", help="device id")
+    enroll.add_argument("--serial", required=True, help="of the one machine that may use it")
+    enroll.add_argument(
+        "--expires", type=_duration_s, default="24h", metavar="TIME", help="such as 30m, 24h, 7d"
+    )
+    revoke = with_config(
+        verb(verbs, "revoke", "shut a device out, at once", "revoke cloud.yaml pump-1", _revoke)
+    )
+    revoke.add_argument("device", help="device id")
+
+
+def _add_authority(verbs: Verbs) -> None:
     ca = verbs.add_parser("ca", help="certificate authority", description="certificate authority")
     of_ca = ca.add_subparsers(required=True, metavar="VERB")
     with_config(
@@ -57,24 +79,6 @@ def add_identity(verbs: Verbs) -> None:
     issue.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FOLDER", help="where the files go"
     )
-    enroll = with_config(
-        verb(
-            verbs,
-            "enroll",
-            "invite a device: print a claim token, once",
-            "enroll cloud.yaml pump-1 --serial 10000000a1b2c3d4",
-            _enroll,
-        )
-    )
-    enroll.add_argument("device", help="device id")
-    enroll.add_argument("--serial", required=True, help="of the one machine that may use it")
-    enroll.add_argument(
-        "--expires", type=_duration_s, default="24h", metavar="TIME", help="such as 30m, 24h, 7d"
-    )
-    revoke = with_config(
-        verb(verbs, "revoke", "shut a device out, at once", "revoke cloud.yaml pump-1", _revoke)
-    )
-    revoke.add_argument("device", help="device id")
 
 
 def add_device_verbs(verbs: Verbs) -> None:
@@ -130,10 +134,10 @@ def _issue(args: argparse.Namespace) -> int:
     _check_let_in(config, args.name)
     authority, devices = Authority(config.authority), Devices(Store(config.store))
     was_revoked = args.name in devices.revoked()
+    make_folder(args.output, 0o700)
     key = new_key()
     issued = Enrolment(authority, devices, days=_CARRIED_DAYS).admit(key.public_key(), args.name)
     files = [args.output / name for name in (f"{args.name}.key", f"{args.name}.pem", "ca.pem")]
-    args.output.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(files[0], pem_of(key))
     write_private(files[1], issued.certificate.encode(), mode=0o644)
     write_private(files[2], authority.path.read_bytes(), mode=0o644)

@@ -342,6 +342,18 @@ def test_aws_lets_bridge_and_home_assistant_do_their_work_alone(written: Any) ->
     assert allows(house, "iot:Publish", f"topic/{names.birth}", "")
 
 
+@pytest.mark.parametrize("kind", ["mosquitto", "emqx", "aws"])
+def test_a_file_where_the_folder_should_be_is_told(
+    kind: str, written: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message says where, and how to name another."""
+    (tmp_path / "taken").touch()
+    words = ["broker-config", kind, "--config", str(tmp_path / "cloud.yaml")]
+
+    assert main([*words, "-o", str(tmp_path / "taken")]) == 2
+    assert "taken: no folder can be made there" in capsys.readouterr().err
+
+
 def test_a_prefix_that_is_the_root_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

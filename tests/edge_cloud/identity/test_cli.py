@@ -230,6 +230,20 @@ def test_without_home_assistant_in_the_yaml_nothing_is_issued_for_it(shell: Shel
     assert shell.json("cloud", "devices", shell.cloud) == []
 
 
+def test_nothing_is_issued_where_it_cannot_be_written(shell: Shell) -> None:
+    """A file stands in the way: the message names it, and the book of devices stays as it was."""
+    Path(shell.cloud).write_text(f"{Path(shell.cloud).read_text()}homeassistant: {{}}\n")
+    shell.json("cloud", "ca", "init", shell.cloud)
+    taken = shell.folder / "taken"
+    taken.touch()
+
+    code, _, said = shell.run("cloud", "ca", "issue", shell.cloud, HOME_ASSISTANT, "-o", str(taken))
+
+    assert code == 2
+    assert str(taken) in said and "-o" in said
+    assert shell.json("cloud", "devices", shell.cloud) == []
+
+
 @pytest.mark.parametrize("name", [BRIDGE, HOME_ASSISTANT])
 def test_what_is_issued_can_be_revoked_and_issued_again(shell: Shell, name: str) -> None:
     """The key is its owner's alone, and the name is in the book of devices."""
