@@ -326,7 +326,7 @@ class Session:
         elif self.do == "wait":
             self.told.wait(60)
             raise ModelError("the model failed: it was interrupted")
-        elif self.do == "fail":
+        elif self.do in ("fail", "count_fail"):
             raise ModelError("the model failed: it was told to")
         elif self.do == "nan":
             return answer * np.nan

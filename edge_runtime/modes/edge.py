@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ from edge_runtime.modes.boot import boot_stream
 from edge_runtime.modes.commands import set_log_level
 from edge_runtime.modes.crew import Crew
 from edge_runtime.modes.failures import Failures
+from edge_runtime.modes.gathering import Gatherer
 from edge_runtime.modes.idling import Idling
 from edge_runtime.modes.inbox import Inbox
 from edge_runtime.modes.models import SharedModels
@@ -153,6 +155,7 @@ class EdgeDevice:
             on_agents=self._on_agents,
             on_event=self._fell_back,
         )
+        self._gatherer = Gatherer(self._inbox, self._common_session, self._failures.is_steady)
 
     def run(self, *, drain_s: float = 10.0, stays: bool = False) -> None:
         """Run until every recording has ended or `stop` is called.
@@ -504,9 +507,7 @@ class EdgeDevice:
     def _handle(self, item: _Item) -> None:
         match item:
             case Frame():
-                self._idling.note(item.stream)
-                for frames in self._gathered(item):
-                    self._push(frames)
+                self._answer(item)
             case _Call():
                 item.do()
             case _Ended():
@@ -514,43 +515,31 @@ class EdgeDevice:
                 if item.is_exhausted:
                     self._take_note(self._failures.finish(item.stream))
 
-    def _gathered(self, first: Frame) -> list[list[Frame]]:
-        """Take along frames that wait already, where several streams gain by one call.
+    def _answer(self, first: Frame) -> None:
+        """Answer a frame, and with it what waits already and gains by it."""
+        start_ns = time.perf_counter_ns()
+        groups = self._gatherer.take(first)
+        for group in groups:
+            self._push(group)
+        self._gatherer.note(sum(map(len, groups)), time.perf_counter_ns() - start_ns)
 
-        Nothing is overtaken: the first item that cannot go along is handled next.
-
-        Returns:
-            Frames in groups that share a session; a group of one is pushed alone.
-        """
-        session = self._common_session(first)
-        if session is None:
-            return [[first]]
-        groups = {id(session): [first]}
-        taken = {first.stream}
-        while (item := self._inbox.get(0.0)) is not None:
-            if not isinstance(item, Frame) or item.stream in taken:
-                self._inbox.put_back(item)
-                break
-            session = self._common_session(item)
-            groups.setdefault(id(session or item), []).append(item)
-            taken.add(item.stream)
-            if session is None:
-                break
-        return list(groups.values())
-
-    def _common_session(self, frame: Frame) -> Session | None:
-        return self._streams[frame.stream].serving.pipeline.common_session
+    def _common_session(self, stream: str) -> Session | None:
+        return self._streams[stream].serving.pipeline.common_session
 
     def _push(self, frames: Sequence[Frame]) -> None:
-        if len(frames) == 1:
-            output = self._failures.push(frames[0])
-            outputs = [] if output is None else [output]
+        """Answer frames of one stream that follow each other, or one each of several streams."""
+        names = dict.fromkeys(frame.stream for frame in frames)
+        if len(names) == 1:
+            outputs = self._failures.push(frames)
         else:
             outputs = self._failures.push_together(frames)
         for output in outputs:
             self._take_note(output)
+        for name in names:
+            self._idling.note(name)
+            self._commit_if_due(self._streams[name].serving)
         for frame in frames:
-            self._commit_if_due(self._streams[frame.stream].serving)
+            self._made[frame.stream].frames += 1
 
     def _take_note(self, output: Output | None) -> None:
         if output is None or output.is_empty:
@@ -570,13 +559,14 @@ class EdgeDevice:
     def _tell(self, output: Output) -> None:
         estimates = output.estimates
         if len(estimates):
+            # Rows are windows.
             facts = {
                 "stream": output.stream,
-                "index": int(estimates.index[-1]),
-                "time_ns": int(estimates.end_ns[-1]),
-                "value": estimates.value[-1].tolist(),
-                "score": estimates.score[-1].tolist(),
-                "quality": 0 if estimates.quality is None else int(estimates.quality[-1]),
+                "index": estimates.index.tolist(),
+                "time_ns": estimates.end_ns.tolist(),
+                "value": estimates.value.tolist(),
+                "score": estimates.score.tolist(),
+                "quality": None if estimates.quality is None else estimates.quality.tolist(),
             }
             self._notify("estimates.made", facts)
         for decision in output.decisions:

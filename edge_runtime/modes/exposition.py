@@ -80,7 +80,7 @@ def numbers_of(made: Made, serving: Serving, lost: Mapping[str, int]) -> StreamN
     health = made.health()
     return StreamNumbers(
         counts={
-            "frames_received_total": serving.frames,
+            "frames_received_total": made.frames,
             "samples_received_total": serving.samples,
             "windows_scored_total": made.estimates,
             "decisions_made_total": made.decisions,

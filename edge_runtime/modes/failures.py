@@ -22,6 +22,7 @@ from edge_runtime.modes.serving import Serving
 from edge_runtime.modes.updates import StreamUpdates
 from edge_runtime.modes.vitals import Vitals
 from edge_runtime.pipeline import AnyPipeline, Pipeline, TimedPipeline, answer_together
+from edge_runtime.pipeline.joining import joined
 from edge_runtime.pipeline.pipeline import Question
 from edge_runtime.types import Frame, Output
 from edge_runtime.update.actions import Serving as Chosen
@@ -96,14 +97,63 @@ class Failures:
         """Return what gave no result for want of a model: windows, or samples of a wrong shape."""
         return self._states[stream].lost
 
+    def is_steady(self, stream: str) -> bool:
+        """Tell whether a stream's model has not failed since it served well."""
+        return not self._states[stream].failures
+
     def close(self) -> None:
         """Give up what is being mended, and wait for its threads."""
         self._stop.set()
         for thread in self._mends:
             thread.join()
 
-    def push(self, frame: Frame) -> Output | None:
-        """Run a frame through its pipeline; None where the model does not answer."""
+    def push(self, frames: Sequence[Frame]) -> list[Output]:
+        """Run frames of one stream through its pipeline; what has no answer is left out.
+
+        Args:
+            frames: Each follows the one before. They are answered at once; where that
+                fails they are answered one by one, so that it takes one frame.
+        """
+        if len(frames) > 1:
+            outputs = self._pushed_at_once(joined(frames))
+            if outputs is not None:
+                return outputs
+        return [output for frame in frames if (output := self._pushed(frame)) is not None]
+
+    def _pushed_at_once(self, frame: Frame) -> list[Output] | None:
+        """Return what several frames give as one; None if each must be asked about by itself.
+
+        Then everything is as before, but for a model that was opened again.
+        """
+        name = frame.stream
+        serving = self._streams[name].serving
+        before = serving.pipeline.snapshot()
+        self._vitals.enter(self._numbers[name])
+        try:
+            output = serving.push(frame)
+        except ShapeError:
+            return None
+        except ModelError as error:
+            log.error("model.failed_at_once", extra={"stream": name, "why": str(error)})
+            return self._returned(frame, before, error)
+        finally:
+            self._vitals.leave()
+        self._note(frame, output)
+        return [output]
+
+    def _returned(self, frame: Frame, before: bytes, error: ModelError) -> list[Output] | None:
+        """Open the model again and go back to a snapshot; if that fails, the frame is lost."""
+        name = frame.stream
+        try:
+            self._streams[name].serving.replace(self._built(name), snapshot=before)
+        except EdgeError as fault:
+            log.error("model.not_opened", extra={"stream": name, "why": str(fault)})
+            self._fail(frame, error)
+            return []
+        return None
+
+    def _pushed(self, frame: Frame) -> Output | None:
+        """Return what a frame gives; None where the model does not answer."""
         name = frame.stream
         if self._states[name].is_away:
             self._pass_over(frame)

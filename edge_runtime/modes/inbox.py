@@ -17,12 +17,13 @@ class Inbox(Generic[T]):
     The one thread takes all that waits at once: a switch of threads for every
     item would cost more than many an item. When full, whoever puts waits (``block``).
 
-    Args:
-        limit: Items that may wait; as many again may be in the hands of the one thread.
+    Attributes:
+        limit: Items that may wait; as many again may be in the hands of the one thread,
+            which may change it.
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._waiting: deque[T] = deque()
         self._taken: deque[T] = deque()
         lock = threading.Lock()
@@ -35,14 +36,17 @@ class Inbox(Generic[T]):
     def put(self, item: T, timeout_s: float) -> bool:
         """Add an item; False if there was no room within ``timeout_s``."""
         with self._has_room:
-            if len(self._waiting) >= self._limit and not self._has_room.wait_for(
-                lambda: len(self._waiting) < self._limit, timeout_s
+            if len(self._waiting) >= self.limit and not self._has_room.wait_for(
+                lambda: len(self._waiting) < self.limit, timeout_s
             ):
                 return False
             self._waiting.append(item)
             if self._is_awaited:
                 self._arrived.notify()
             return True
+
+    def __len__(self) -> int:
+        return len(self._taken) + len(self._waiting)
 
     @property
     def is_empty(self) -> bool:

@@ -73,8 +73,7 @@ class Serving:
         position: Index of the next sample to read.
         event_ns: Time of the newest sample; None before the first.
         due_ns: When a commit is due, monotonic; None while nothing waits.
-        frames: Frames taken.
-        samples: Samples in them.
+        samples: Samples taken.
         pushes: Time from a frame to its results.
     """
 
@@ -99,7 +98,6 @@ class Serving:
         self._keeps_decisions = keeps_outputs or upload != "none"
         self._keeps_estimates = keeps_outputs or upload in ("features", "windows")
         self._clock = clock
-        self.frames = 0
         self.samples = 0
         self.pushes = Histogram()
         self._keeps_outputs = keeps_outputs
@@ -174,7 +172,6 @@ class Serving:
 
     def _go_past(self, frame: Frame) -> None:
         count = len(frame.time_ns)
-        self.frames += 1
         self.samples += count
         if count:
             self.position = frame.index + count
@@ -187,15 +184,24 @@ class Serving:
         self.pipeline.activate(layers)
         self._note("layers")
 
-    def replace(self, pipeline: AnyPipeline) -> None:
-        """Make a new base live; it takes over the samples of the unfinished window."""
+    def replace(self, pipeline: AnyPipeline, *, snapshot: bytes | None = None) -> None:
+        """Make a new base live; it takes over the samples of the unfinished window.
+
+        Args:
+            pipeline: The new base, or the same one opened again.
+            snapshot: Where to go on instead; made by the same base.
+
+        Raises:
+            ModelError: The snapshot does not fit; nothing has changed.
+        """
         before = self.pipeline
-        if isinstance(pipeline, TimedPipeline):
+        if snapshot is not None:
+            pipeline.restore(snapshot)
+        elif isinstance(pipeline, TimedPipeline):
             pipeline.take_over(before)
-            self._timed = pipeline
         else:
             pipeline.take_over(before.behind if isinstance(before, TimedPipeline) else before)
-            self._timed = None
+        self._timed = pipeline if isinstance(pipeline, TimedPipeline) else None
         self.pipeline = pipeline
         self._note("pipeline")
 

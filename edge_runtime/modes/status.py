@@ -68,6 +68,7 @@ class Made(msgspec.Struct):
     """What one stream has made since start.
 
     Attributes:
+        frames: That the source delivered.
         estimates: Windows scored.
         decisions: Decisions made.
         restarts: Times the source failed and was opened again.
@@ -75,6 +76,7 @@ class Made(msgspec.Struct):
         health: Asks the source what it has noticed; a recording notices nothing.
     """
 
+    frames: int = 0
     estimates: int = 0
     decisions: int = 0
     restarts: int = 0
@@ -101,7 +103,7 @@ def stream_status(made: Made, serving: Serving | None, lost: dict[str, int]) -> 
         lost: What gave no result for want of a model, by reason.
     """
     counts = {**msgspec.structs.asdict(made), "source": made.health()}
-    del counts["health"]
+    del counts["health"], counts["frames"]
     if serving is None:
         return StreamStatus(**counts)
     pipeline = serving.pipeline

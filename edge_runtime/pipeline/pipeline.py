@@ -11,6 +11,7 @@ from edge_runtime.errors import ModelError
 from edge_runtime.pipeline.cascade import AnyScorer, scorer_of
 from edge_runtime.pipeline.decide import Decider, DeciderState
 from edge_runtime.pipeline.fuse import Reals
+from edge_runtime.pipeline.joining import joined_many
 from edge_runtime.pipeline.layers import Active, LayerSet
 from edge_runtime.pipeline.score import BATCH, ModelState
 from edge_runtime.pipeline.windows import Cutter, CutterState
@@ -30,7 +31,6 @@ from edge_runtime.types import (
 __all__ = ["Pipeline", "Question", "rows_of_windows"]
 
 _SNAPSHOT_VERSION = 1
-_RUN_MANY_SAMPLES = 8192
 _LARGEST_BLOCK_VALUES = 1 << 22
 
 
@@ -235,7 +235,7 @@ class Pipeline:
         Small frames are joined first, so that the work is vectorised. Memory
         grows with the answers, not with the samples.
         """
-        outputs = [self.push(block) for block in _joined(frames)]
+        outputs = [self.push(block) for block in joined_many(frames)]
         return self._merged([output for output in outputs if len(output.estimates)])
 
     def score_windows(self, windows: Windows) -> Estimates:
@@ -581,40 +581,4 @@ def _with_quality(
     masks = dict(zip(index.tolist(), quality.tolist(), strict=True))
     return tuple(
         msgspec.structs.replace(decision, quality=masks[decision.index]) for decision in decisions
-    )
-
-
-def _joined(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Join frames that follow each other into larger ones."""
-    waiting: list[Frame] = []
-    count = 0
-    for frame in frames:
-        if waiting and (count >= _RUN_MANY_SAMPLES or not _follows(frame, waiting[-1])):
-            yield _concatenated(waiting)
-            waiting, count = [], 0
-        waiting.append(frame)
-        count += len(frame)
-    if waiting:
-        yield _concatenated(waiting)
-
-
-def _follows(frame: Frame, before: Frame) -> bool:
-    return (
-        frame.index == before.index + len(before)
-        and frame.stream == before.stream
-        and frame.samples.dtype == before.samples.dtype
-        and frame.samples.shape[1] == before.samples.shape[1]
-    )
-
-
-def _concatenated(frames: Sequence[Frame]) -> Frame:
-    if len(frames) == 1:
-        return frames[0]
-    return Frame(
-        stream=frames[0].stream,
-        index=frames[0].index,
-        time_ns=np.concatenate([frame.time_ns for frame in frames]),
-        samples=np.concatenate([frame.samples for frame in frames]),
-        clock=frames[0].clock,
-        quality=joined_masks((frame.quality, len(frame)) for frame in frames),
     )

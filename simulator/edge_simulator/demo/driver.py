@@ -460,7 +460,7 @@ class Driver:
             return
         match event:
             case "estimates.made":
-                self._note_estimate(facts)
+                self._note_estimates(facts)
             case "decision.made":
                 self.ledger.decisions += 1
                 self.ledger.cut_decisions += self._is_cut
@@ -468,11 +468,12 @@ class Driver:
                 self.ledger.layer_sets += 1
                 self.ledger.activation_s.append(float(facts.get("seconds", 0.0)))
 
-    def _note_estimate(self, facts: Mapping[str, Any]) -> None:
-        index = int(facts["index"])
-        self._signal.append(float(self._turbine.sensors[index, _SIGNAL]))
-        truth = float(self._turbine.nox[index])
-        self._errors.append((abs(facts["score"][0] - truth), abs(facts["value"][0] - truth)))
+    def _note_estimates(self, facts: Mapping[str, Any]) -> None:
+        columns = (facts[name] for name in ("index", "score", "value"))
+        for index, (score, *_), (value, *_) in zip(*columns, strict=True):
+            self._signal.append(float(self._turbine.sensors[index, _SIGNAL]))
+            truth = float(self._turbine.nox[index])
+            self._errors.append((abs(score - truth), abs(value - truth)))
 
 
 def _time_ns(row: int) -> int:

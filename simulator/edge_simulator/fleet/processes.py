@@ -289,7 +289,8 @@ class Processes:
             key = (name, str(facts["stream"]))
             self._committed[key] = max(self._committed.get(key, 0), int(facts["position"]))
         elif event == "estimates.made":
-            self.ledger.glimpsed(name, facts["value"])
+            for values in facts["value"]:
+                self.ledger.glimpsed(name, values)
         elif event == "link.changed":
             self.ledger.is_linked[name] = bool(facts["is_connected"])
             self._tell("link", name, {"is_connected": facts["is_connected"]})

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edge_runtime.bundle import Golden, save_bundle, write_arrays, write_golden
+from edge_runtime.clock import SystemClock
+from edge_runtime.config import load_device
+from edge_runtime.modes import gathering
+from edge_runtime.modes.edge import EdgeDevice
+from edge_runtime.modes.gathering import Gatherer
+from edge_runtime.modes.player import Player, Span, StreamReport
+from edge_runtime.modes.replay import Bundles
 from edge_runtime.spec import (
     ArtefactSpec,
     ChannelSpec,
@@ -17,6 +27,7 @@ from edge_runtime.spec import (
     StreamSpec,
     WindowSpec,
 )
+from edge_runtime.tape import open_tapes
 
 ROWS = 600
 LENGTH, HOP = 5, 1
@@ -25,6 +36,49 @@ LENGTH, HOP = 5, 1
 def recording() -> np.ndarray:
     """Two channels, decimal like a sensor's."""
     return np.random.default_rng(7).normal(0, 1, (ROWS, 2)).round(3)
+
+
+def replayed(folder: Path) -> dict[str, StreamReport]:
+    """Replay tapes and return what came of every stream."""
+    with closing(Player(open_tapes(folder), Bundles(), Span())) as player:
+        for _ in player.play(None, SystemClock()):
+            pass
+        return player.report()
+
+
+class Backlog:
+    """Holds the pipeline at its first answer until frames wait, so that they go at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, stream: str = "main") -> None:
+        self._stream = stream
+        # However long the first frame took.
+        monkeypatch.setattr(Gatherer, "note", lambda gatherer, *_: setattr(gatherer, "_most", 64))
+        self._values: dict[int, list[float]] = {}
+        self._device: EdgeDevice | None = None
+        self._has_waited = False
+        self.pushes = 0
+
+    def _note(self, name: str, facts: Mapping[str, Any]) -> None:
+        if name != "estimates.made" or facts["stream"] != self._stream:
+            return
+        self._values |= dict(zip(facts["index"], facts["value"], strict=True))
+        assert self._device is not None
+        while not self._has_waited and len(self._device._inbox) < 8:
+            threading.Event().wait(0.005)
+        self._has_waited = True
+
+    def run(self, yaml: Path) -> dict[int, list[float]]:
+        """Run a device; return the stream's values by index."""
+        self._device = EdgeDevice(load_device(yaml), on_event=self._note)
+        self._device.run(drain_s=0.0)
+        self.pushes = sum(self._device._streams[self._stream].serving.pushes.counts)
+        return self._values
+
+
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer every frame by itself, however many wait."""
+    monkeypatch.setattr(gathering, "_MOST", 1)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from typing import Any
 
@@ -15,6 +16,8 @@ from edge_runtime.modes import failures
 from edge_runtime.modes.edge import EdgeDevice
 from edge_runtime.modes.vitals import Crash
 from edge_runtime.sources.csv import CsvSource
+
+from .conftest import Backlog, replayed  # isort: skip
 
 Events = list[tuple[str, dict[str, object]]]
 
@@ -53,6 +56,28 @@ class WhileServed:
         return 0
 
 
+@pytest.mark.parametrize("do", ["fail", "count_fail"])
+def test_a_failure_on_frames_that_are_answered_at_once_costs_none_by_itself(
+    odd_device: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, do: str
+) -> None:
+    """The model is opened again where it stood, and they are answered one by one."""
+    happened = odd_device.folder / "happened"
+    odd_device.base("1", do=do, after=10**9)
+    undisturbed = Backlog(monkeypatch, "odd").run(odd_device.declare())
+    shutil.rmtree(odd_device.folder / "state")
+    odd_device.base("1", do=do, after=20, once=str(happened))
+
+    found = Backlog(monkeypatch, "odd").run(odd_device.declare(extra="record: {}"))
+
+    assert happened.exists()
+    assert [record.message for record in caplog.records].count("model.failed_at_once") == 1
+    assert found == undisturbed
+    assert odd_device.kept("odd") == odd_device.all_windows
+    assert "model.failed" not in caplog.messages
+    assert replayed(load_device(odd_device.yaml).recording)["odd"].is_equal
+
+
+@pytest.mark.usefixtures("one_by_one")
 def test_one_failure_costs_one_frame(odd_device: Any) -> None:
     """The model is opened again at once; what it did not answer is counted, not a window more."""
     odd_device.base("1", do="fail", after=100, once=str(odd_device.folder / "happened"))
@@ -162,6 +187,7 @@ def test_crashes_of_another_base_do_not_count(odd_device: Any) -> None:
     assert odd_device.record().active == good.digest
 
 
+@pytest.mark.usefixtures("one_by_one")
 def test_a_hung_call_is_interrupted_where_the_runtime_can_be(odd_device: Any) -> None:
     """A model that waits until it is told to stop fails, is counted, and the other goes on."""
     odd_device.base("1", do="wait", after=50, once=str(odd_device.folder / "happened"))

@@ -7,20 +7,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
-from edge_runtime.clock import SystemClock
 from edge_runtime.config import RecordConfig, RingConfig, load_device
 from edge_runtime.modes.edge import EdgeDevice
-from edge_runtime.modes.player import Player, Span, StreamReport
-from edge_runtime.modes.replay import Bundles
 from edge_runtime.tape import open_tapes
 
-from .conftest import LENGTH, ROWS  # isort: skip
+from .conftest import LENGTH, ROWS, replayed  # isort: skip
 
 
 class OddDevice(Protocol):
@@ -43,14 +39,7 @@ RUN = (
 )
 
 
-def _replayed(folder: Path) -> dict[str, StreamReport]:
-    with closing(Player(open_tapes(folder), Bundles(), Span())) as player:
-        for _ in player.play(None, SystemClock()):
-            pass
-        return player.report()
-
-
-def test_killed_anywhere_what_was_answered_can_be_replayed(
+def test_killed_anywhere_what_was_answered_can_bereplayed(
     device_yaml: Callable[..., Path],
 ) -> None:
     """SIGKILL at random instants: the tapes of all starts together hold every window."""
@@ -73,7 +62,7 @@ def test_killed_anywhere_what_was_answered_can_be_replayed(
     EdgeDevice(load_device(path)).run(drain_s=0.0)
 
     tapes = open_tapes(load_device(path).recording)
-    report = _replayed(load_device(path).recording)["main"]
+    report = replayed(load_device(path).recording)["main"]
     epochs = {segment.origin.epoch for segment in tapes["main"].segments}
     assert killed >= 3
     assert len(epochs) == 7
@@ -90,6 +79,7 @@ def test_nothing_is_recorded_unless_it_is_asked_for(device_yaml: Callable[..., P
     assert not load_device(path).recording.exists()
 
 
+@pytest.mark.usefixtures("one_by_one")
 def test_a_disk_without_room_stops_the_recording_and_nothing_else(
     device_yaml: Callable[..., Path],
 ) -> None:
@@ -105,6 +95,7 @@ def test_a_disk_without_room_stops_the_recording_and_nothing_else(
     assert device.status().counters["tape_frames_discarded"] == -(-ROWS // 7)
 
 
+@pytest.mark.usefixtures("one_by_one")
 def test_frames_that_a_failed_model_did_not_answer_are_told_apart(
     odd_device: OddDevice, misbehaving_here: str
 ) -> None:
@@ -114,7 +105,7 @@ def test_frames_that_a_failed_model_did_not_answer_are_told_apart(
 
     EdgeDevice(load_device(path)).run(drain_s=0.0)
 
-    report = _replayed(load_device(path).recording)
+    report = replayed(load_device(path).recording)
     assert report["odd"].passed == 1
     assert report["odd"].is_equal and report["calm"].is_equal
     assert report["odd"].windows < report["calm"].windows

@@ -12,12 +12,15 @@ import pytest
 from edge_runtime.bundle import load_bundle
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import OutboxConfig, load_device
+from edge_runtime.modes import gathering
 from edge_runtime.modes.edge import EdgeDevice
 from edge_runtime.modes.models import SharedModels, TimedSession
 from edge_runtime.ports import Choice
 from edge_runtime.profiles import Machine, Measured, Profile, write_profile
 from edge_runtime.sync.frames import decode_table
 from edge_runtime.sync.outbox import Outbox
+
+from .conftest import ROWS, Backlog, replayed  # isort: skip
 
 STREAMS = ("s0", "s1", "s2", "s3")
 
@@ -83,6 +86,29 @@ def test_streams_asked_together_keep_the_same_records(
     assert set(expected) == {*STREAMS, *(f"{name}-decisions" for name in STREAMS)}
     assert found == expected
     assert calls(together) < calls(alone) / 4
+
+
+@pytest.mark.parametrize("extra", ["", "record: {}"])
+def test_frames_that_are_answered_at_once_keep_the_same_records(
+    device_yaml: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: str
+) -> None:
+    """A device that is behind answers many frames in fewer calls, and no byte is another."""
+    sync = f"sync: {{host: 127.0.0.1, port: 9}}\n{extra}"
+    path = device_yaml(sync)
+    with monkeypatch.context() as patch:
+        patch.setattr(gathering, "_MOST", 1)
+        EdgeDevice(load_device(path)).run(drain_s=0.0)
+    expected = kept(tmp_path / "state")
+    path.write_text(path.read_text().replace("state: state", "state: behind"))
+    backlog = Backlog(monkeypatch)
+
+    backlog.run(path)
+
+    assert kept(tmp_path / "behind") == expected
+    assert set(expected) == {"main", "main-decisions"}
+    assert 1 < backlog.pushes < -(-ROWS // 7) - 4
+    if extra:
+        assert replayed(load_device(path).recording)["main"].is_equal
 
 
 def test_a_model_is_loaded_once_for_all_its_streams(bundle: Path) -> None:

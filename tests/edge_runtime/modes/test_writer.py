@@ -80,8 +80,8 @@ def due_after(labels: int, **options: Any) -> int:
     outputs = (msgspec.structs.replace(output(i, labels=labels), decisions=()) for i in range(9999))
     serving = Serving(Answers(*outputs), position=0, commit_s=1.0, clock=FakeClock(), **options)
     while not serving.is_due:
-        serving.push(Frame("main", serving.frames, np.array([0]), np.zeros((1, 1))))
-    return serving.frames
+        serving.push(Frame("main", serving.samples, np.array([0]), np.zeros((1, 1))))
+    return serving.samples
 
 
 def test_a_commit_is_due_by_the_memory_it_takes() -> None:
