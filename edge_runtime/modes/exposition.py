@@ -138,7 +138,7 @@ def families_of(
     yield Family("windows_answered_total", "counter", STAGES_ANSWERED, tuple(_stages(streams)))
     yield _by_stream("source_jitter_seconds", "gauge", _JITTER, streams, _jitter)
     yield _by_stream(
-        "push_seconds", "histogram", "From a frame to its results.", streams, _push_times
+        "push_seconds", "histogram", _PUSHES, streams, _push_times
     )
     yield Family("inference_seconds", "histogram", "A call of the model.", _inferences(streams))
     for name, value in outbox.items():
@@ -169,6 +169,7 @@ _COUNTED = {
 _FAULTS = "Times something was wrong with a sensor, by reason."
 _SUSPECT = "Windows that the model answered though a sample was suspect, by what it was."
 STAGES_ANSWERED = "Windows of a cascade, by the stage that answered them."
+_PUSHES = "From a frame to its results; frames answered at once count as one."
 _JITTER = "How far blocks of a live source come early or late, root mean square."
 _DISCARDED = "Samples, windows, blocks or rows that gave no result or made room, by reason."
 _OUTBOX = {
