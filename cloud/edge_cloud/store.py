@@ -19,7 +19,7 @@ import logging
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -195,7 +195,8 @@ class Store:
             ``catalogue``); fault tests end the process there.
 
     Raises:
-        StoreError: The catalogue is damaged or of a newer version.
+        StoreError: The folder cannot be made or written to, or the catalogue is damaged
+            or of a newer version.
     """
 
     def __init__(
@@ -209,9 +210,11 @@ class Store:
         self._clock = clock or SystemClock()
         self._at_step = at_step or _ignore
         self._segments = folder / "segments"
-        self._segments.mkdir(parents=True, exist_ok=True)
+        with _made(folder):
+            self._segments.mkdir(parents=True, exist_ok=True)
         self.database = Database(folder / "catalogue.db")
-        self._lock = os.open(folder / "ingest.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        with _made(folder):
+            self._lock = os.open(folder / "ingest.lock", os.O_RDWR | os.O_CREAT, 0o644)
         self._sweep()
 
     def close(self) -> None:
@@ -720,6 +723,20 @@ def _segment(folder: Path, row: Sequence[Any]) -> Segment:
 
 def _ignore(_step: str) -> None:
     pass
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Say what the system refused of a store's folder."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"no store can be made there: {error.strerror}",
+            where=str(folder),
+            expected="a folder that may be written to, or a path at which one may be made",
+            remedy="Correct 'store' in cloud.yaml.",
+        ) from error
 
 
 # --- planning an ingest -------------------------------------------------------------

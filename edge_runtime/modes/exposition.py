@@ -137,9 +137,7 @@ def families_of(
     yield Family("windows_suspect_total", "counter", _SUSPECT, tuple(_suspicions(streams)))
     yield Family("windows_answered_total", "counter", STAGES_ANSWERED, tuple(_stages(streams)))
     yield _by_stream("source_jitter_seconds", "gauge", _JITTER, streams, _jitter)
-    yield _by_stream(
-        "push_seconds", "histogram", _PUSHES, streams, _push_times
-    )
+    yield _by_stream("push_seconds", "histogram", _PUSHES, streams, _push_times)
     yield Family("inference_seconds", "histogram", "A call of the model.", _inferences(streams))
     for name, value in outbox.items():
         yield _of_disk(name, value)

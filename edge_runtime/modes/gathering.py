@@ -27,6 +27,8 @@ class _Inbox(Protocol):
 
     limit: int
 
+    @property
+    def is_empty(self) -> bool: ...
     def __len__(self) -> int: ...
     def get(self, timeout_s: float) -> object | None: ...
     def put_back(self, item: Any) -> None: ...
@@ -67,6 +69,8 @@ class Gatherer:
         that follow each other. Nothing of a stream is overtaken, and nothing that is no
         frame: the first item that cannot go along is handled next.
         """
+        if self._inbox.is_empty:
+            return [[first]]
         groups: dict[Session | str, list[Frame]] = {}
         last: dict[str, Frame] = {}
         most, count = self._most if len(self._inbox) >= _FEWEST else 1, 0

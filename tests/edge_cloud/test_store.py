@@ -488,6 +488,17 @@ def test_a_damaged_catalogue_is_a_store_error(tmp_path: Path) -> None:
         Store(tmp_path)
 
 
+def test_a_store_whose_folder_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
+    """A file stands in its path: told with the path and what to correct."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StoreError, match="no store can be made there: Not a directory") as caught:
+        Store(tmp_path / "file" / "store")
+
+    assert caught.value.where == str(tmp_path / "file" / "store")
+    assert "cloud.yaml" in str(caught.value)
+
+
 # --- faults -------------------------------------------------------------------------
 
 _CHILD = """

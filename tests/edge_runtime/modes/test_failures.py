@@ -56,7 +56,7 @@ class WhileServed:
         return 0
 
 
-@pytest.mark.parametrize("do", ["fail", "count_fail"])
+@pytest.mark.parametrize("do", ["fail", "count_fail", "wait"])
 def test_a_failure_on_frames_that_are_answered_at_once_costs_none_by_itself(
     odd_device: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, do: str
 ) -> None:
@@ -67,7 +67,7 @@ def test_a_failure_on_frames_that_are_answered_at_once_costs_none_by_itself(
     shutil.rmtree(odd_device.folder / "state")
     odd_device.base("1", do=do, after=20, once=str(happened))
 
-    found = Backlog(monkeypatch, "odd").run(odd_device.declare(extra="record: {}"))
+    found = Backlog(monkeypatch, "odd").run(odd_device.declare(extra="record: {}\nwatchdog_s: 1"))
 
     assert happened.exists()
     assert [record.message for record in caplog.records].count("model.failed_at_once") == 1
