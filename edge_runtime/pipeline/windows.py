@@ -155,11 +155,12 @@ class Cutter:
         """
         samples, time_ns = frame.samples, frame.time_ns
         first, start = self._used, self._next
+        if first == start:
+            return self._cut_whole(frame)
         last, stop = first + len(time_ns), start + self._length
         if (
             not stop <= last < stop + self._hop
             or last > self._turn
-            or first == start
             or self._filtering is not None
             or self._marks is not None
             or frame.quality is not None
@@ -177,6 +178,26 @@ class Cutter:
         self._last_ns = time_ns.item(-1)
         self._used, self._next, self._covered = last, start + self._hop, stop
         return self._window(rows, times, start, frame.index + stop - first - 1)
+
+    def _cut_whole(self, frame: Frame) -> Windows | None:
+        """Take a frame that is a window by itself, such as an image; None as in `cut_next`."""
+        samples, time_ns = frame.samples, frame.time_ns
+        if (
+            not len(time_ns) == self._length == self._hop
+            or not self._is_padded
+            or self._filtering is not None
+            or self._marks is not None
+            or frame.quality is not None
+            or samples.dtype is not self._dtype
+            or time_ns.dtype is not _INT64
+            or samples.shape[1] != self._channels
+            or not samples.flags.c_contiguous
+            or not self._is_regular(time_ns, frame.step_ns)
+            or (samples.dtype is _FLOAT32 and not _is_finite(samples))
+        ):
+            return None
+        self._last_ns = time_ns.item(-1)
+        return self._window(samples, time_ns, 0, frame.index + self._length - 1)
 
     def _cut_long(self, frame: Frame) -> Iterator[Windows]:
         """Take a frame that is longer than a block, a block at a time."""
@@ -200,10 +221,13 @@ class Cutter:
             return False
         if step_ns is not None and 1 < step_ns < self._longest_step_ns:
             return True
-        # As unsigned numbers, steps of 0 and less become larger than any limit.
-        steps = (time_ns[1:] - time_ns[:-1]).view(np.uint64)
-        steps -= np.uint64(1)
-        return int(np.count_nonzero(steps < self._longest_step_ns)) == len(steps)
+        if len(time_ns) == 1:
+            return True
+        steps = time_ns[1:] - time_ns[:-1]
+        # Where the extremes lie: half of what comparing every step takes.
+        longest: int = steps.item(steps.argmax())
+        shortest: int = steps.item(steps.argmin())
+        return shortest > 0 and longest <= self._longest_step_ns
 
     def _cut_irregular(
         self,

@@ -174,7 +174,7 @@ def test_the_short_way_cuts_what_the_long_one_does(
 def test_a_stretch_that_begins_goes_the_long_way(frame_of: Callable[..., Frame]) -> None:
     """There padding comes first, and a whole window may be cut out of its frame."""
     cutter = Cutter(WindowSpec(4, 4, pad=3), StreamSpec((ChannelSpec("c0"),), 100.0))
-    frame = frame_of(np.arange(4.0))
+    frame = frame_of(np.arange(4.0, dtype=np.float32))
     assert [window[3] for window in cut(cutter, frame)] == [[0.0, 0.0, 0.0, 0.0]]
 
     cutter.begin()
@@ -196,6 +196,58 @@ def test_a_steady_stream_goes_the_short_way(frame_of: Callable[..., Frame]) -> N
             assert len(told(cutter.cut(part))) == 1
 
     assert is_short.count(True) > 0.9 * len(is_short)
+
+
+@settings(max_examples=300)
+@given(
+    frame=streams(),
+    length=st.integers(1, 6),
+    odd=st.lists(st.integers(1, 12), max_size=2),
+    dtype=st.sampled_from(["f8", "f4", "i2"]),
+    has_padding=st.booleans(),
+    has_gaps_between_rows=st.booleans(),
+)
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
+def test_a_frame_that_is_a_window_is_cut_as_any_other(
+    frame: Frame,
+    length: int,
+    odd: list[int],
+    dtype: str,
+    has_padding: bool,
+    has_gaps_between_rows: bool,
+) -> None:
+    """Images, as it were, among frames of other sizes: windows and state are those of `cut`."""
+    samples = frame.samples.astype(dtype)
+    if has_gaps_between_rows:
+        samples = np.repeat(samples, 2, axis=1)[:, ::2]
+    frame = msgspec.structs.replace(frame, samples=samples)
+    window = WindowSpec(length, length, pad=length - 1 if has_padding else 0)
+    stream = StreamSpec((ChannelSpec("c0"),), 100.0)
+    short, long = Cutter(window, stream), Cutter(window, stream)
+
+    for part in chunks_of(frame, [*odd, *[length] * 4]):
+        one = short.cut_next(part)
+        found = short.cut(part) if one is None else [one]
+        assert [(told([windows]), windows.is_fresh) for windows in found] == [
+            (told([windows]), windows.is_fresh) for windows in long.cut(part)
+        ]
+        assert short.state() == long.state()
+
+
+def test_an_image_goes_the_short_way_and_is_not_copied(frame_of: Callable[..., Frame]) -> None:
+    """Once the first frame has told the dtype, and unless its samples lie apart."""
+    cutter = cutter_of(4, 4)
+    frames = chunks_of(frame_of(np.arange(20.0, dtype=np.float32)), [4])
+    assert cutter.cut_next(frames[0]) is None
+    assert len(told(cutter.cut(frames[0]))) == 1
+
+    for frame in frames[1:4]:
+        windows = cutter.cut_next(frame)
+        assert windows is not None
+        assert np.shares_memory(windows.samples, frame.samples)
+    apart = np.repeat(frames[4].samples, 2, axis=1)[:, ::2]
+    assert cutter.cut_next(msgspec.structs.replace(frames[4], samples=apart)) is None
 
 
 @settings(max_examples=100)
