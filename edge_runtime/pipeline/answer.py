@@ -62,7 +62,8 @@ def reader_of(spec: ModelSpec, source: TensorSpec, target: TensorSpec) -> Readin
 
 
 def _as_answered(answers: np.ndarray, _asked: np.ndarray) -> Reals:
-    return answers.reshape(len(answers), -1).astype(np.float64)
+    scores: Reals = answers.astype(np.float64)
+    return scores if scores.ndim == 2 else scores.reshape(len(scores), -1)
 
 
 def _is_as_answered(spec: ModelSpec) -> bool:
