@@ -155,7 +155,7 @@ class EdgeDevice:
             on_agents=self._on_agents,
             on_event=self._fell_back,
         )
-        self._gatherer = Gatherer(self._inbox, self._common_session, self._failures.is_steady)
+        self._gatherer = Gatherer(self._inbox, self._common_session, self._failures.may_go_at_once)
 
     def run(self, *, drain_s: float = 10.0, stays: bool = False) -> None:
         """Run until every recording has ended or `stop` is called.

@@ -37,6 +37,8 @@ _WAIT_S = (0.5, 30.0)
 # Failures, without so many answers in a row in between, that end a base's service.
 _MOST = 5
 _GOOD_WINDOWS = 256
+# A snapshot up to this takes less than answering a few frames at once saves.
+_SMALL_SNAPSHOT_BYTES = 1 << 16
 
 
 class _Stream(msgspec.Struct):
@@ -48,6 +50,7 @@ class _Stream(msgspec.Struct):
         is_away: Whether it is being opened again.
         is_refused: Whether its last frame had a wrong shape.
         is_recovering: Whether windows may be missing because rows before them are.
+        has_small_snapshots: As far as one was taken.
         lost: What gave no result, by reason.
     """
 
@@ -56,6 +59,7 @@ class _Stream(msgspec.Struct):
     is_away: bool = False
     is_refused: bool = False
     is_recovering: bool = False
+    has_small_snapshots: bool = True
     lost: dict[str, int] = msgspec.field(default_factory=dict)
 
 
@@ -97,9 +101,10 @@ class Failures:
         """Return what gave no result for want of a model: windows, or samples of a wrong shape."""
         return self._states[stream].lost
 
-    def is_steady(self, stream: str) -> bool:
-        """Tell whether a stream's model has not failed since it served well."""
-        return not self._states[stream].failures
+    def may_go_at_once(self, stream: str) -> bool:
+        """Tell whether `push` may get several frames: going back would cost little, and is rare."""
+        state = self._states[stream]
+        return state.has_small_snapshots and not state.failures
 
     def close(self) -> None:
         """Give up what is being mended, and wait for its threads."""
@@ -128,6 +133,7 @@ class Failures:
         name = frame.stream
         serving = self._streams[name].serving
         before = serving.pipeline.snapshot()
+        self._states[name].has_small_snapshots = len(before) <= _SMALL_SNAPSHOT_BYTES
         self._vitals.enter(self._numbers[name])
         try:
             output = serving.push(frame)

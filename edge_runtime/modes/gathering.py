@@ -44,19 +44,18 @@ class Gatherer:
             source which is faster than its answers fills a block; never below what it was.
         session_of: Says which session a stream shares with others, if asking it about
             several streams at once was measured to pay.
-        is_steady: Says whether a stream's model serves well; while it does not, its
-            frames go one by one.
+        may_join: Says whether several frames of a stream may be answered at once.
     """
 
     def __init__(
         self,
         inbox: _Inbox,
         session_of: Callable[[str], Session | None],
-        is_steady: Callable[[str], bool],
+        may_join: Callable[[str], bool],
     ) -> None:
         self._inbox = inbox
         self._session_of = session_of
-        self._is_steady = is_steady
+        self._may_join = may_join
         self._least = inbox.limit
         # What a frame takes, nearly that of the dearest of late; unknown at first.
         self._frame_ns = _AT_ONCE_NS
@@ -92,7 +91,7 @@ class Gatherer:
             return before is None
         if before is None:
             return has_time
-        return has_time and self._is_steady(frame.stream) and follows(frame, before)
+        return has_time and self._may_join(frame.stream) and follows(frame, before)
 
     def note(self, count: int, taken_ns: int) -> None:
         """Learn how long so many frames took."""

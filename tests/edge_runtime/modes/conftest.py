@@ -47,7 +47,7 @@ def replayed(folder: Path) -> dict[str, StreamReport]:
 
 
 class Backlog:
-    """Holds the pipeline at its first answer until frames wait, so that they go at once."""
+    """Holds the pipeline at every answer until frames wait, so that they go at once."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, stream: str = "main") -> None:
         self._stream = stream
@@ -55,7 +55,6 @@ class Backlog:
         monkeypatch.setattr(Gatherer, "note", lambda gatherer, *_: setattr(gatherer, "_most", 64))
         self._values: dict[int, list[float]] = {}
         self._device: EdgeDevice | None = None
-        self._has_waited = False
         self.pushes = 0
 
     def _note(self, name: str, facts: Mapping[str, Any]) -> None:
@@ -63,9 +62,9 @@ class Backlog:
             return
         self._values |= dict(zip(facts["index"], facts["value"], strict=True))
         assert self._device is not None
-        while not self._has_waited and len(self._device._inbox) < 8:
+        source = self._device._sources[self._stream]
+        while len(self._device._inbox) < 8 and not source.is_exhausted:
             threading.Event().wait(0.005)
-        self._has_waited = True
 
     def run(self, yaml: Path) -> dict[int, list[float]]:
         """Run a device; return the stream's values by index."""

@@ -12,7 +12,7 @@ import pytest
 from edge_runtime.bundle import load_bundle
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import OutboxConfig, load_device
-from edge_runtime.modes import gathering
+from edge_runtime.modes import failures, gathering
 from edge_runtime.modes.edge import EdgeDevice
 from edge_runtime.modes.models import SharedModels, TimedSession
 from edge_runtime.ports import Choice
@@ -20,9 +20,10 @@ from edge_runtime.profiles import Machine, Measured, Profile, write_profile
 from edge_runtime.sync.frames import decode_table
 from edge_runtime.sync.outbox import Outbox
 
-from .conftest import ROWS, Backlog, replayed  # isort: skip
+from .conftest import LENGTH, ROWS, Backlog, replayed  # isort: skip
 
 STREAMS = ("s0", "s1", "s2", "s3")
+FRAMES = -(-ROWS // 7)
 
 
 @pytest.fixture
@@ -106,9 +107,23 @@ def test_frames_that_are_answered_at_once_keep_the_same_records(
 
     assert kept(tmp_path / "behind") == expected
     assert set(expected) == {"main", "main-decisions"}
-    assert 1 < backlog.pushes < -(-ROWS // 7) - 4
+    assert backlog.pushes < FRAMES / 4
     if extra:
         assert replayed(load_device(path).recording)["main"].is_equal
+
+
+def test_a_stream_with_large_snapshots_goes_frame_by_frame(
+    device_yaml: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is taken before frames are answered at once; after the first that is large, no more."""
+    monkeypatch.setattr(failures, "_SMALL_SNAPSHOT_BYTES", 10)
+    backlog = Backlog(monkeypatch)
+
+    values = backlog.run(device_yaml())
+
+    # Eight waited then, and as many were in hand.
+    assert FRAMES - 16 <= backlog.pushes < FRAMES
+    assert len(values) == ROWS - LENGTH + 1
 
 
 def test_a_model_is_loaded_once_for_all_its_streams(bundle: Path) -> None:
