@@ -142,6 +142,19 @@ def test_windows_are_those_of_a_reader_that_takes_one_sample_at_a_time(
     assert (found, cutter.discarded) == cut_by_sample(length, hop, frame)
 
 
+def check_short_way(window: WindowSpec, frames: list[Frame]) -> None:
+    """Hold `cut_next` to `cut`: windows, where stretches begin, and state after every frame."""
+    stream = StreamSpec((ChannelSpec("c0"),), 100.0)
+    short, long = Cutter(window, stream), Cutter(window, stream)
+    for frame in frames:
+        one = short.cut_next(frame)
+        found = short.cut(frame) if one is None else [one]
+        assert [(told([windows]), windows.is_fresh) for windows in found] == [
+            (told([windows]), windows.is_fresh) for windows in long.cut(frame)
+        ]
+        assert short.state() == long.state()
+
+
 @settings(max_examples=300)
 @given(
     frame=streams(),
@@ -159,16 +172,8 @@ def test_the_short_way_cuts_what_the_long_one_does(
     """Windows, where stretches begin, and all that is remembered, frame by frame."""
     frame = msgspec.structs.replace(frame, samples=frame.samples.astype(dtype))
     window = WindowSpec(length, hop, pad=length - 1 if has_padding else 0)
-    stream = StreamSpec((ChannelSpec("c0"),), 100.0)
-    short, long = Cutter(window, stream), Cutter(window, stream)
 
-    for part in chunks_of(frame, sizes):
-        one = short.cut_next(part)
-        found = short.cut(part) if one is None else [one]
-        assert [(told([windows]), windows.is_fresh) for windows in found] == [
-            (told([windows]), windows.is_fresh) for windows in long.cut(part)
-        ]
-        assert short.state() == long.state()
+    check_short_way(window, chunks_of(frame, sizes))
 
 
 def test_a_stretch_that_begins_goes_the_long_way(frame_of: Callable[..., Frame]) -> None:
@@ -223,16 +228,8 @@ def test_a_frame_that_is_a_window_is_cut_as_any_other(
         samples = np.repeat(samples, 2, axis=1)[:, ::2]
     frame = msgspec.structs.replace(frame, samples=samples)
     window = WindowSpec(length, length, pad=length - 1 if has_padding else 0)
-    stream = StreamSpec((ChannelSpec("c0"),), 100.0)
-    short, long = Cutter(window, stream), Cutter(window, stream)
 
-    for part in chunks_of(frame, [*odd, *[length] * 4]):
-        one = short.cut_next(part)
-        found = short.cut(part) if one is None else [one]
-        assert [(told([windows]), windows.is_fresh) for windows in found] == [
-            (told([windows]), windows.is_fresh) for windows in long.cut(part)
-        ]
-        assert short.state() == long.state()
+    check_short_way(window, chunks_of(frame, [*odd, *[length] * 4]))
 
 
 def test_an_image_goes_the_short_way_and_is_not_copied(frame_of: Callable[..., Frame]) -> None:
