@@ -104,7 +104,7 @@ class Failures:
     def may_go_at_once(self, stream: str) -> bool:
         """Tell whether `push` may get several frames: going back would cost little, and is rare."""
         state = self._states[stream]
-        return state.has_small_snapshots and not state.failures
+        return state.has_small_snapshots and not (state.failures or state.is_refused)
 
     def close(self) -> None:
         """Give up what is being mended, and wait for its threads."""
@@ -130,31 +130,35 @@ class Failures:
 
         Then everything is as before, but for a model that was opened again.
         """
-        name = frame.stream
+        name, before = frame.stream, None
         serving = self._streams[name].serving
-        before = serving.pipeline.snapshot()
-        self._states[name].has_small_snapshots = len(before) <= _SMALL_SNAPSHOT_BYTES
         self._vitals.enter(self._numbers[name])
         try:
+            before = serving.pipeline.snapshot()
+            self._states[name].has_small_snapshots = len(before) <= _SMALL_SNAPSHOT_BYTES
             output = serving.push(frame)
-        except ShapeError:
-            return None
-        except ModelError as error:
+        except (ShapeError, ModelError) as error:
             log.error("model.failed_at_once", extra={"stream": name, "why": str(error)})
-            return self._returned(frame, before, error)
+            return None if before is None else self._returned(frame, before, error)
         finally:
             self._vitals.leave()
         self._note(frame, output)
         return [output]
 
-    def _returned(self, frame: Frame, before: bytes, error: ModelError) -> list[Output] | None:
-        """Open the model again and go back to a snapshot; if that fails, the frame is lost."""
+    def _returned(
+        self, frame: Frame, before: bytes, error: ShapeError | ModelError
+    ) -> list[Output] | None:
+        """Go back to a snapshot, with a model that failed opened again; else the frame is lost."""
         name = frame.stream
+        serving = self._streams[name].serving
         try:
-            self._streams[name].serving.replace(self._built(name), snapshot=before)
+            if isinstance(error, ModelError):
+                serving.replace(self._built(name), snapshot=before)
+            else:
+                serving.pipeline.restore(before)
         except EdgeError as fault:
             log.error("model.not_opened", extra={"stream": name, "why": str(fault)})
-            self._fail(frame, error)
+            self._fail(frame, fault)
             return []
         return None
 
@@ -290,7 +294,7 @@ class Failures:
 
     # --- mending ------------------------------------------------------------------
 
-    def _fail(self, frame: Frame, error: ModelError) -> None:
+    def _fail(self, frame: Frame, error: EdgeError) -> None:
         name, state = frame.stream, self._states[frame.stream]
         self._pass_over(frame)
         state.failures += 1

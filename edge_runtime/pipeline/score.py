@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -316,9 +316,16 @@ class Scorer:
         if count in (self._block, BATCH):
             return run(tensor)
         if count < self._micro_batch:
-            return np.concatenate([run(tensor[row : row + 1]) for row in range(count)])
+            return self._stacked([run(tensor[row : row + 1]) for row in range(count)])
         filler = np.broadcast_to(tensor[-1:], (BATCH - count, *tensor.shape[1:]))
         return run(np.concatenate((tensor, filler)))[:count]
+
+    def _stacked(self, answers: Sequence[np.ndarray]) -> np.ndarray:
+        """Put the answers to single windows together; a model may answer in any shape."""
+        for answer in answers:
+            if answer.shape[1:] != answers[0].shape[1:]:
+                raise self._label_error(answer.size)
+        return np.concatenate(answers)
 
     def _count_error(self, answers: np.ndarray, tensor: np.ndarray) -> ModelError:
         return ModelError(

@@ -671,6 +671,8 @@ class TimedPipeline:
             self._forget_past()
 
     def _restore_rest(self, found: _Snapshot) -> None:
+        # What a push that failed half way has told belongs to what is undone.
+        self._outputs = []
         self._watermark.state = found.watermark
         self._setback.state = found.back
         self._shift, self._lost = found.shift, dict(found.discarded)

@@ -56,11 +56,11 @@ class WhileServed:
         return 0
 
 
-@pytest.mark.parametrize("do", ["fail", "count_fail", "wait"])
+@pytest.mark.parametrize("do", ["fail", "count_fail", "wait", "wide"])
 def test_a_failure_on_frames_that_are_answered_at_once_costs_none_by_itself(
     odd_device: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, do: str
 ) -> None:
-    """The model is opened again where it stood, and they are answered one by one."""
+    """Whatever fails: they are answered one by one from where the stream stood."""
     happened = odd_device.folder / "happened"
     odd_device.base("1", do=do, after=10**9)
     undisturbed = Backlog(monkeypatch, "odd").run(odd_device.declare())
